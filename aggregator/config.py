@@ -1,0 +1,71 @@
+"""What an aggregator's operator configures: one TOML file, checked before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.chain.deployment import AddressBook
+from protocol.crypto import Key
+from protocol.errors import ProtocolError
+
+
+class InvalidConfig(ProtocolError):
+    """A configuration file that cannot be used; says which line of it and why."""
+
+
+class AggregatorConfig(BaseModel):
+    """One aggregator. Paths are relative to the file they stand in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_file: Path
+    """File with the account's private key in hex."""
+    data_dir: Path
+    """Where the journal lives."""
+    rpc_url: str
+    """The member's own chain node."""
+    address_book: Path
+    link_listen: str
+    """ZeroMQ address for the other aggregators, as ``tcp://127.0.0.1:5701``."""
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(gt=0, lt=65536)
+    view_timeout_ms: int = Field(default=4000, ge=200)
+    settle_patience_s: float = Field(default=5.0, gt=0)
+    """How long a member waits for another to submit a settlement before it does so itself."""
+
+    @classmethod
+    def read(cls, path: Path) -> AggregatorConfig:
+        """The configuration in the TOML file at ``path``.
+
+        Raises:
+            InvalidConfig: no such file, not TOML, or a field missing, unknown or out of bounds.
+        """
+        try:
+            fields = tomllib.loads(path.read_text(encoding="utf-8"))
+            config = cls.model_validate(fields)
+        except OSError as reason:
+            raise InvalidConfig(f"cannot read {path}: {reason.strerror}") from reason
+        except tomllib.TOMLDecodeError as reason:
+            raise InvalidConfig(f"{path} is not TOML: {reason}") from reason
+        except ValidationError as reason:
+            first = reason.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidConfig(f"{path}: {where}: {first['msg']}") from reason
+        base = path.resolve().parent
+        return config.model_copy(
+            update={name: base / getattr(config, name) for name in ("key_file", "data_dir", "address_book")}
+        )
+
+    def key(self) -> Key:
+        """The account's key."""
+        try:
+            return Key(bytes.fromhex(self.key_file.read_text(encoding="utf-8").strip().removeprefix("0x")))
+        except (OSError, ValueError) as reason:
+            raise InvalidConfig(f"{self.key_file} does not hold a private key in hex: {reason}") from reason
+
+    def book(self) -> AddressBook:
+        """The network's contracts."""
+        return AddressBook.read(self.address_book)

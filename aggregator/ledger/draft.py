@@ -1,0 +1,107 @@
+"""One operation's working copy of the ledger: changed freely, then kept whole or dropped whole.
+
+A `Draft` is made for every chain event, transaction and phase change. If the operation raises a
+`Refused`, the draft is forgotten and the state it started from is still the state: that is how a refused
+transaction leaves no trace.
+
+Guarantees about stakes: ``bonded + unbonding >= locked`` for every account and role, and a slash never
+takes more than is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from aggregator.ledger.events import LedgerEvent
+from aggregator.ledger.refusals import NotStaked
+from aggregator.ledger.state import Entry, Node, Stake, State
+from protocol.roles import Role
+
+
+class Draft:
+    """Mutable view of a `State` during one operation."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.events: list[LedgerEvent] = []
+
+    @property
+    def now_ms(self) -> int:
+        """Ledger time of the batch being applied."""
+        return self.state.now_ms
+
+    def emit(self, event: LedgerEvent) -> None:
+        """Record what happened, for read models."""
+        self.events.append(event)
+
+    def put_entry(self, entry: Entry) -> None:
+        """Write one order's row."""
+        self.state = dataclasses.replace(self.state, table=self.state.table.set(entry.oid, entry))  # type: ignore[attr-defined]
+
+    def node(self, account: bytes) -> Node:
+        """The registered node, or one without stakes."""
+        return self.state.nodes.get(account, Node())
+
+    def put_node(self, account: bytes, node: Node) -> None:
+        """Write one node."""
+        self.state = dataclasses.replace(self.state, nodes=self.state.nodes.set(account, node))  # type: ignore[attr-defined]
+
+    def _put_stake(self, account: bytes, role: Role, stake: Stake) -> None:
+        assert 0 <= stake.locked <= stake.bonded + stake.unbonding, (account.hex(), role, stake)
+        self.put_node(account, self.node(account).with_stake(role, stake))
+
+    def require_stake(self, account: bytes, role: Role, minimum_wei: int) -> None:
+        """Refuse unless ``account`` has at least ``minimum_wei`` bonded in ``role``."""
+        bonded = self.node(account).stake(role).bonded
+        if bonded < max(1, minimum_wei):
+            raise NotStaked(role.name.lower(), bonded, max(1, minimum_wei))
+
+    def lock(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """Lock free stake, or refuse."""
+        stake = self.node(account).stake(role)
+        if stake.free < amount_wei:
+            raise NotStaked(role.name.lower(), stake.free, amount_wei)
+        self._put_stake(account, role, dataclasses.replace(stake, locked=stake.locked + amount_wei))
+
+    def unlock(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """Give locked stake back."""
+        stake = self.node(account).stake(role)
+        self._put_stake(account, role, dataclasses.replace(stake, locked=stake.locked - amount_wei))
+
+    def slash(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """Take stake that was locked and just unlocked; bonded first, as ``NodeRegistry.slash`` does."""
+        stake = self.node(account).stake(role)
+        from_bonded = min(stake.bonded, amount_wei)
+        self._put_stake(
+            account,
+            role,
+            dataclasses.replace(
+                stake,
+                bonded=stake.bonded - from_bonded,
+                unbonding=stake.unbonding - (amount_wei - from_bonded),
+            ),
+        )
+
+    def bond(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """Stake arrived."""
+        stake = self.node(account).stake(role)
+        self._put_stake(account, role, dataclasses.replace(stake, bonded=stake.bonded + amount_wei))
+
+    def unbond(self, account: bytes, role: Role, amount_wei: int) -> int:
+        """Stake starts to leave; returns how much of it the ledger still counts as bonded."""
+        stake = self.node(account).stake(role)
+        moved = min(stake.bonded, amount_wei)
+        self._put_stake(
+            account,
+            role,
+            dataclasses.replace(stake, bonded=stake.bonded - moved, unbonding=stake.unbonding + moved),
+        )
+        return moved
+
+    def release(self, account: bytes, role: Role, amount_wei: int) -> int:
+        """Stake leaves for good, as far as no lock holds it; returns how much left."""
+        stake = self.node(account).stake(role)
+        spare = stake.bonded + stake.unbonding - stake.locked
+        released = max(0, min(amount_wei, stake.unbonding, spare))
+        self._put_stake(account, role, dataclasses.replace(stake, unbonding=stake.unbonding - released))
+        return released

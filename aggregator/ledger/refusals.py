@@ -1,0 +1,68 @@
+"""Why the ledger refuses a transaction: one type per reason, with what was had and what was needed.
+
+    Refused
+    ├── UnknownOrder          no such order, or it is settled and dropped
+    ├── StaleNonce            the sender used this nonce or a later one
+    ├── WrongKind             the order's task protocol does not know this transaction
+    ├── WrongPhase            not accepted in the phase the order is in
+    ├── NotAllowed            the sender is not who may do this
+    ├── NotStaked             too little free stake in the role
+    ├── UnknownThing          the claim, model, validation or challenge named does not exist
+    ├── AlreadyDone           it was done before and cannot be done again
+    └── Mismatch              what is revealed does not open the commitment, or does not match a hash
+
+A refusal is a result, not a failure: the state is untouched and the reason goes back to the sender.
+"""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """Base of all refusals; ``code`` is stable and for machines, the message is for people."""
+
+    @property
+    def code(self) -> str:
+        return type(self).__name__
+
+
+class UnknownOrder(Refused):
+    def __init__(self, oid: bytes) -> None:
+        super().__init__(f"there is no open order 0x{oid.hex()}")
+
+
+class StaleNonce(Refused):
+    def __init__(self, have: int, need: int) -> None:
+        super().__init__(f"nonce {have} was used; the next one is at least {need}")
+
+
+class WrongKind(Refused):
+    def __init__(self, have: str, kind: str) -> None:
+        super().__init__(f"an order of kind {kind!r} takes no {have}")
+
+
+class WrongPhase(Refused):
+    def __init__(self, have: str, need: str) -> None:
+        super().__init__(f"the order is in phase {have!r}; this is accepted in {need!r}")
+
+
+class NotAllowed(Refused):
+    pass
+
+
+class NotStaked(Refused):
+    def __init__(self, role: str, have: int, need: int) -> None:
+        super().__init__(
+            f"as {role} you have {have} wei of free stake and need {need}; run `dtn {role} register`"
+        )
+
+
+class UnknownThing(Refused):
+    pass
+
+
+class AlreadyDone(Refused):
+    pass
+
+
+class Mismatch(Refused):
+    pass

@@ -1,0 +1,60 @@
+"""The ledger's state root: one 32-byte hash that two ledgers share exactly when they are equal.
+
+Every row (node, nonce, order, …) is a Merkle leaf under its own key, so that a later version can prove a
+single row against a checkpointed root. Values are hashed in a canonical form: msgpack arrays in field
+order, maps sorted by key, integers as decimal text where they may exceed 64 bits.
+
+Source: design section 6 ("State has a root hash; checkpoints sign it").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from aggregator.ledger.state import State
+from protocol.crypto import keccak256
+from protocol.merkle import root
+from protocol.parameters import Parameters
+
+_ENCODER = msgspec.msgpack.Encoder()
+_MAPS = ("nodes", "nonces", "table", "receipt_roots")
+
+
+def canonical(value: Any) -> Any:
+    """``value`` as nested lists, bytes, strings and booleans: the form that is hashed."""
+    if value is None or isinstance(value, bool | bytes | str):
+        return value
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, Parameters):
+        return [[name, str(number)] for name, number in value.values]
+    if isinstance(value, msgspec.Struct):
+        return [type(value).__name__, *(canonical(item) for item in msgspec.structs.astuple(value))]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (canonical(getattr(value, field.name)) for field in dataclasses.fields(value))
+        return [type(value).__name__, *fields]
+    if isinstance(value, Mapping):
+        return [[canonical(key), canonical(value[key])] for key in sorted(value)]
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def state_root(state: State) -> bytes:
+    """Merkle root over all rows of the ledger."""
+    leaves = [_leaf("head", b"", [canonical(getattr(state, f.name)) for f in _HEAD])]
+    for name in _MAPS:
+        rows: Mapping[bytes, Any] = getattr(state, name)
+        leaves.extend(_leaf(name, key, canonical(rows[key])) for key in sorted(rows))
+    return root(leaves)
+
+
+_HEAD = tuple(field for field in dataclasses.fields(State) if field.name not in _MAPS)
+
+
+def _leaf(section: str, key: bytes, value: Any) -> bytes:
+    return keccak256(keccak256(_ENCODER.encode([section, key, value])))

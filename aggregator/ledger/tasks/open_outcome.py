@@ -1,0 +1,271 @@
+"""PoT.Finalize for ``open`` orders: winner, rewards, slashes and the receipt of each (PoT 2.4).
+
+`outcome_of` is a function of the order's row alone. Its guarantee, asserted for every order:
+the receipts, credits positive and debits negative, sum to ``reward + deposit``, so that nothing is
+minted, lost or stranded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aggregator.ledger.state import Entry, Outcome, Receipt, Slash
+from aggregator.ledger.tasks.disputes import Answer, agreeing_jurors, decide
+from aggregator.ledger.tasks.open_records import OpenTask, disputed_mids
+from protocol.crypto import keccak256
+from protocol.rewards import apportion, bps_of, reward_shares, slash_shares
+from protocol.roles import Role
+from protocol.transactions import INVALID_SCORE
+
+
+def accepted_answers(entry: Entry) -> dict[bytes, Answer]:
+    """Per MID the answer that counts: the verdict's, or the one all validators gave."""
+    task: OpenTask = entry.task
+    disputed = disputed_mids(task)
+    accepted = {}
+    for mid in task.revealed_mids():
+        if mid in disputed:
+            dispute = task.decided.get(mid)
+            answer = decide(dispute, entry.parameters) if dispute else None
+        else:
+            answer = next(iter(task.answers(mid).values()), None)
+        if answer is not None:
+            accepted[mid] = answer
+    return accepted
+
+
+@dataclass(slots=True)
+class _Books:
+    """Collects an order's receipts and slashes."""
+
+    entry: Entry
+    treasury: bytes
+    receipts: list[Receipt] = field(default_factory=list)
+    slashes: list[Slash] = field(default_factory=list)
+
+    def pay(self, account: bytes, role: str, reason: str, amount_wei: int, *refs: bytes) -> None:
+        if amount_wei:
+            self.receipts.append(
+                Receipt(
+                    account=account,
+                    oid=self.entry.oid,
+                    role=role,
+                    reason=reason,
+                    amount_wei=amount_wei,
+                    refs=refs,
+                )
+            )
+
+    def pay_shares(
+        self, weights: Sequence[tuple[bytes, int]], role: str, reason: str, total_wei: int, *refs: bytes
+    ) -> None:
+        shares = apportion(total_wei, [weight for _, weight in weights]) if total_wei else ()
+        for (account, _), share in zip(weights, shares, strict=bool(total_wei)):
+            self.pay(account, role, reason, share, *refs)
+
+    def slash(
+        self,
+        account: bytes,
+        role: Role,
+        reason: str,
+        amount_wei: int,
+        ref: bytes,
+        *,
+        accuser: tuple[bytes, str] | None = None,
+        jurors: Sequence[tuple[bytes, int]] = (),
+    ) -> None:
+        if not amount_wei:
+            return
+        self.slashes.append(Slash(account=account, role=role, amount_wei=amount_wei))
+        self.pay(account, role.name.lower(), reason, -amount_wei, ref)
+        shares = slash_shares(
+            amount_wei, self.entry.parameters, accuser=accuser is not None, jurors=bool(jurors)
+        )
+        if accuser is not None:
+            self.pay(accuser[0], accuser[1], f"share of a slash: {reason}", shares.accuser, ref)
+        self.pay_shares(jurors, "juror", f"share of a slash: {reason}", shares.jurors, ref)
+        self.pay(self.treasury, "treasury", f"share of a slash: {reason}", shares.treasury, ref)
+
+
+def outcome_of(entry: Entry, members: Sequence[bytes], treasury: bytes) -> Outcome:
+    """What the order pays, to whom and why. ``members`` are the aggregators who share the tax."""
+    books = _Books(entry, treasury)
+    _slash_missed_reveals(books)
+    _slash_wrong_answers(books)
+    winner, mid, score, reason = _pay_rewards(books, members)
+    escrow = entry.order.reward + entry.order.deposit
+    paid = sum(receipt.amount_wei for receipt in books.receipts)
+    assert paid == escrow, f"order 0x{entry.oid.hex()} came in with {escrow} wei and pays {paid}"
+    return Outcome(
+        winner=winner,
+        mid=mid,
+        score=score,
+        reason=reason,
+        receipts=tuple(books.receipts),
+        slashes=tuple(books.slashes),
+    )
+
+
+def _slash_missed_reveals(books: _Books) -> None:
+    task: OpenTask = books.entry.task
+    parameters = books.entry.parameters
+    missed_bps = parameters["missed_reveal_bps"]
+    for provider, claim in sorted(task.claims.items()):
+        if claim.mid is None:
+            amount = bps_of(parameters["claim_stake_wei"], missed_bps)
+            books.slash(provider, Role.PROVIDER, "claim never revealed", amount, claim.commitment)
+    for (_, validator), record in sorted(task.validations.items()):
+        if record.answer is None:
+            amount = bps_of(record.v_stake_wei, missed_bps)
+            books.slash(validator, Role.VALIDATOR, "validation never revealed", amount, record.vid)
+    for vid, challenge in sorted(task.challenges.items()):
+        if challenge.answer is None:
+            amount = bps_of(challenge.c_stake_wei, missed_bps)
+            books.slash(challenge.challenger, Role.VERIFIER, "challenge never revealed", amount, vid)
+
+
+def _slash_wrong_answers(books: _Books) -> None:
+    """Only where a verdict stood: a quorum of uninvolved stake named the right answer."""
+    task: OpenTask = books.entry.task
+    parameters = books.entry.parameters
+    for mid, dispute in sorted(task.decided.items()):
+        right = decide(dispute, parameters)
+        if right is None:
+            continue
+        jurors = agreeing_jurors(dispute, right)
+        for (of, validator), record in sorted(task.validations.items()):
+            if of != mid or record.answer is None:
+                continue
+            challenge = task.challenges.get(record.vid)
+            if record.answer != right:
+                accuser = None
+                if challenge is not None and challenge.answer == right:
+                    accuser = (challenge.challenger, "challenger")
+                amount = bps_of(record.v_stake_wei, parameters["slash_bps"])
+                books.slash(
+                    validator,
+                    Role.VALIDATOR,
+                    "wrong score",
+                    amount,
+                    record.vid,
+                    accuser=accuser,
+                    jurors=jurors,
+                )
+            if challenge is not None and challenge.answer not in (None, right):
+                wronged = (validator, "validator") if record.answer == right else None
+                amount = bps_of(challenge.c_stake_wei, parameters["slash_bps"])
+                books.slash(
+                    challenge.challenger,
+                    Role.VERIFIER,
+                    "wrong challenge",
+                    amount,
+                    record.vid,
+                    accuser=wronged,
+                    jurors=jurors,
+                )
+
+
+def _pay_rewards(
+    books: _Books, members: Sequence[bytes]
+) -> tuple[bytes | None, bytes | None, int | None, str]:
+    """Pay the escrow out; returns winner, MID, score and the order's one-line result."""
+    entry = books.entry
+    task: OpenTask = entry.task
+    revealed = {provider: claim for provider, claim in sorted(task.claims.items()) if claim.mid is not None}
+    if task.cancelled:
+        return _refund(books, "cancelled by the client")
+    if not task.claims:
+        return _refund(books, "nobody claimed")
+    if not revealed:
+        return _refund(books, "no claim was revealed")
+    if task.test_links is None:
+        return _console(books, tuple(revealed), forfeit=True, result="the client withheld the test set")
+    accepted = accepted_answers(entry)
+    scored = {
+        provider: accepted[claim.mid]
+        for provider, claim in revealed.items()
+        if claim.mid in accepted and accepted[claim.mid][0] != INVALID_SCORE
+    }
+    ranked = rank_claims(task, scored, entry.order.baseline)
+    if not ranked:
+        unscored = tuple(provider for provider, claim in revealed.items() if claim.mid not in accepted)
+        result = "no model was scored" if not scored else "no model beat the baseline"
+        return _console(books, unscored, forfeit=False, result=result)
+    return _pay_winner(books, ranked, scored, members)
+
+
+def rank_claims(task: OpenTask, scored: Mapping[bytes, Answer], baseline: int) -> tuple[bytes, ...]:
+    """Providers that beat the baseline, best first.
+
+    Highest score; then the smaller model file; then the lowest ``keccak256(provider, MID)``.
+    """
+
+    def rank(provider: bytes) -> tuple[int, int, bytes]:
+        claim = task.claims[provider]
+        assert claim.mid is not None
+        return (-scored[provider][0], claim.size_bytes, keccak256(provider + claim.mid))
+
+    return tuple(sorted((p for p in scored if scored[p][0] > baseline), key=rank))
+
+
+def _refund(books: _Books, result: str) -> tuple[None, None, None, str]:
+    order = books.entry.order
+    books.pay(order.client, "client", f"refund: {result}", order.reward + order.deposit)
+    return None, None, None, result
+
+
+def _console(
+    books: _Books, providers: Sequence[bytes], *, forfeit: bool, result: str
+) -> tuple[None, None, None, str]:
+    """Refund the client less a consolation; a forfeited deposit goes to the consoled as well."""
+    entry = books.entry
+    order, task = entry.order, entry.task
+    if not providers:
+        return _refund(books, result)
+    consolation = bps_of(order.reward, entry.parameters["consolation_bps"])
+    weights = [(provider, 1) for provider in providers]
+    mids = tuple(task.claims[provider].mid for provider in providers)
+    books.pay_shares(weights, "provider", f"consolation: {result}", consolation, *mids)
+    refund = order.reward - consolation
+    if forfeit:
+        books.pay_shares(weights, "provider", f"forfeited deposit: {result}", order.deposit, *mids)
+    else:
+        refund += order.deposit
+    books.pay(order.client, "client", f"refund: {result}", refund)
+    return None, None, None, result
+
+
+def _pay_winner(
+    books: _Books, ranked: Sequence[bytes], scored: Mapping[bytes, Answer], members: Sequence[bytes]
+) -> tuple[bytes, bytes, int, str]:
+    entry = books.entry
+    order = entry.order
+    task: OpenTask = entry.task
+    winner, consoled = ranked[0], ranked[1:]
+    mid = task.claims[winner].mid
+    assert mid is not None
+    shares = reward_shares(order.reward, entry.parameters, consoled=len(consoled))
+    books.pay(winner, "provider", "best model", shares.winner, mid)
+    right = [
+        (validator, record)
+        for (of, validator), record in sorted(task.validations.items())
+        if of == mid and record.answer == scored[winner]
+    ]
+    if right:
+        weights = [(validator, record.v_stake_wei) for validator, record in right]
+        vids = tuple(record.vid for _, record in right)
+        books.pay_shares(weights, "validator", "validated the best model", shares.validators, mid, *vids)
+    else:
+        # A verdict overturned every validation: the jurors did the validators' work.
+        jurors = agreeing_jurors(task.decided[mid], scored[winner])
+        books.pay_shares(jurors, "juror", "scored the best model", shares.validators, mid)
+    books.pay_shares(
+        [(p, 1) for p in consoled], "provider", "consolation: not the best", shares.consolation, mid
+    )
+    if members:
+        books.pay_shares([(member, 1) for member in members], "aggregator", "tax", shares.tax)
+    else:
+        books.pay(books.treasury, "treasury", "tax without a committee", shares.tax)
+    books.pay(order.client, "client", "deposit returned", order.deposit)
+    return winner, mid, scored[winner][0], "won"

@@ -1,0 +1,122 @@
+"""What the ledger keeps of an ``open`` order while it runs: claims, validations, challenges, disputes.
+
+Frozen records and the few questions that several files ask of them. Phases and transactions are in
+`open`, rewards in `open_outcome`.
+
+Source: PoT table 1, "order's cycle data".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from immutables import Map
+
+from aggregator.ledger.tasks.disputes import Answer, Dispute
+
+
+class Phase(StrEnum):
+    """Phases of an ``open`` order."""
+
+    TRAINING = "training"
+    REVEAL = "reveal"
+    VALIDATION = "validation"
+    VALIDATION_REVEAL = "validation_reveal"
+    CHALLENGE = "challenge"
+    CHALLENGE_REVEAL = "challenge_reveal"
+    VERDICT = "verdict"
+    VERDICT_REVEAL = "verdict_reveal"
+    SEALED = "sealed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRecord:
+    """A provider's claim: the latest commitment, and the model once revealed."""
+
+    commitment: bytes
+    claimed_ms: int
+    mid: bytes | None = None
+    size_bytes: int = 0
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationRecord:
+    """A validator's commitment on one model, its stake, and the answer once revealed."""
+
+    vid: bytes
+    commitment: bytes
+    v_stake_wei: int
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChallengeRecord:
+    """The one challenge against a validation, its stake, and the answer once revealed."""
+
+    challenger: bytes
+    commitment: bytes
+    c_stake_wei: int
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTask:
+    """State of an ``open`` order (PoT table 1, "order's cycle data")."""
+
+    phase: Phase
+    phase_started_ms: int
+    history: tuple[tuple[str, int], ...]
+    """Every phase entered so far with its ledger time, for people."""
+    claims: Mapping[bytes, ClaimRecord] = field(default_factory=Map)
+    test_links: tuple[str, ...] | None = None
+    validations: Mapping[tuple[bytes, bytes], ValidationRecord] = field(default_factory=Map)
+    """By (MID, validator)."""
+    challenges: Mapping[bytes, ChallengeRecord] = field(default_factory=Map)
+    """By VID."""
+    disputes: Mapping[bytes, Dispute] = field(default_factory=Map)
+    """By MID: the disputes of the current verdict round."""
+    decided: Mapping[bytes, Dispute] = field(default_factory=Map)
+    """By MID: disputes in which a verdict stood."""
+    verdict_round: int = 0
+    cancelled: bool = False
+
+    def revealed_mids(self) -> tuple[bytes, ...]:
+        """Distinct MIDs of revealed claims, sorted."""
+        return tuple(sorted({claim.mid for claim in self.claims.values() if claim.mid is not None}))
+
+    def answers(self, mid: bytes) -> dict[bytes, Answer]:
+        """Revealed answers on one model by validator."""
+        return {
+            validator: record.answer
+            for (of, validator), record in sorted(self.validations.items())
+            if of == mid and record.answer is not None
+        }
+
+
+def disputed_mids(task: OpenTask) -> tuple[bytes, ...]:
+    """Models that need a verdict: their validations disagree, or one has a revealed challenge."""
+    disputed = []
+    for mid in task.revealed_mids():
+        challenged = any(
+            record.answer is not None and mid_of(task, vid) == mid
+            for vid, record in sorted(task.challenges.items())
+        )
+        if challenged or len(set(task.answers(mid).values())) > 1:
+            disputed.append(mid)
+    return tuple(disputed)
+
+
+def parties_of(task: OpenTask, mid: bytes) -> set[bytes]:
+    """Who is party to a model's dispute: its claimants, its validators and their challengers."""
+    claimants = {provider for provider, claim in task.claims.items() if claim.mid == mid}
+    validators = {validator for (of, validator) in task.validations if of == mid}
+    challengers = {record.challenger for vid, record in task.challenges.items() if mid_of(task, vid) == mid}
+    return claimants | validators | challengers
+
+
+def mid_of(task: OpenTask, vid: bytes) -> bytes | None:
+    """The model that validation ``vid`` is about."""
+    return next((mid for (mid, _), record in task.validations.items() if record.vid == vid), None)

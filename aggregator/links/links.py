@@ -1,0 +1,177 @@
+"""One aggregator's connections to all others, over ZeroMQ with CURVE.
+
+Every member binds one ROUTER socket and connects one DEALER socket to each peer; messages leave on the
+DEALER and arrive on the ROUTER. CURVE encrypts and proves both ends; ZAP refuses keys that no member
+registered, and the key that was proved says which member a message is from, whatever it claims.
+
+Bounds: `MAX_QUEUED` messages per peer and direction; when a peer's queue is full, new messages to it are
+dropped and counted (consensus repeats what matters); frames above `MAX_MESSAGE_BYTES` end the connection.
+Reconnection is ZeroMQ's, from 0.1 s up to 5 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+import zmq.asyncio
+from zmq.auth.asyncio import AsyncioAuthenticator
+from zmq.utils import z85
+
+from aggregator.links.keys import LinkKey
+from aggregator.pbft.messages import MAX_MESSAGE_BYTES, LinkMessage, decode_message, encode_message
+from protocol.errors import InvalidEncoding, ProtocolError
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 4096
+
+
+class LinkError(ProtocolError):
+    """A link cannot be set up as configured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another member as the chain describes it: where it listens and its public link key."""
+
+    index: int
+    address: str
+    link_key: bytes
+
+
+class _Registered:
+    """ZAP credentials provider: lets in exactly the registered link keys."""
+
+    def __init__(self) -> None:
+        self.members: dict[bytes, int] = {}
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the z85-encoded ``key`` belongs to a member."""
+        return key in self.members
+
+
+class Links:
+    """All links of member ``index``; call `start`, then `send`, `broadcast` and `receive`."""
+
+    def __init__(self, index: int, key: LinkKey, listen: str) -> None:
+        self.index = index
+        self.counters: Counter[str] = Counter()
+        self._key = key
+        self._listen = listen
+        self._context = zmq.asyncio.Context()
+        self._registered = _Registered()
+        self._authenticator = AsyncioAuthenticator(self._context)
+        self._router: zmq.asyncio.Socket | None = None
+        self._dealers: dict[int, zmq.asyncio.Socket] = {}
+        self._peers: dict[int, Peer] = {}
+
+    def start(self) -> None:
+        """Listen for the other members.
+
+        Raises:
+            LinkError: the address is taken or malformed.
+        """
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback("*", credentials_provider=self._registered)
+        router = self._context.socket(zmq.ROUTER)
+        self._configure(router)
+        router.curve_server = True
+        try:
+            router.bind(self._listen)
+        except zmq.ZMQError as reason:
+            raise LinkError(f"cannot listen on {self._listen}: {reason}; choose another address") from reason
+        self._router = router
+
+    def _configure(self, socket: zmq.asyncio.Socket) -> None:
+        socket.curve_publickey = z85.encode(self._key.public)
+        socket.curve_secretkey = z85.encode(self._key.secret)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
+        socket.setsockopt(zmq.RCVHWM, MAX_QUEUED)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+
+    def set_peers(self, peers: Mapping[int, Peer]) -> None:
+        """Connect to exactly these members, and let exactly these in."""
+        self._registered.members = {z85.encode(peer.link_key): peer.index for peer in peers.values()}
+        for index in [index for index, peer in self._peers.items() if peers.get(index) != peer]:
+            self._dealers.pop(index).close()
+            del self._peers[index]
+        for index, peer in peers.items():
+            if index in self._peers or index == self.index:
+                continue
+            dealer = self._context.socket(zmq.DEALER)
+            self._configure(dealer)
+            dealer.curve_serverkey = z85.encode(peer.link_key)
+            try:
+                dealer.connect(peer.address)
+            except zmq.ZMQError as reason:
+                dealer.close()
+                log.warning("member %d registered an unusable address %r: %s", index, peer.address, reason)
+                continue
+            self._dealers[index] = dealer
+            self._peers[index] = peer
+
+    def send(self, to: int, message: LinkMessage) -> None:
+        """Queue a message for one member; never blocks."""
+        self._send(to, encode_message(message))
+
+    def broadcast(self, message: LinkMessage) -> None:
+        """Queue a message for all other members; encoded once."""
+        data = encode_message(message)
+        for index in self._dealers:
+            self._send(index, data)
+
+    def _send(self, to: int, data: bytes) -> None:
+        dealer = self._dealers.get(to)
+        if dealer is None:
+            return
+        future: Any = dealer.send(data, zmq.DONTWAIT)
+        if future.done() and future.exception() is not None:
+            self.counters["dropped_full_queue"] += 1
+        else:
+            self.counters["sent"] += 1
+
+    async def receive(self) -> tuple[int, LinkMessage]:
+        """The next well-formed message and the member that its link proves it is from."""
+        assert self._router is not None, "start() first"
+        while True:
+            frames = await self._router.recv_multipart(copy=False)
+            sender = self._sender(frames[-1])
+            if sender is None or len(frames) != 2:
+                self.counters["refused_unknown"] += 1
+                continue
+            try:
+                message = decode_message(bytes(frames[1].buffer))
+            except InvalidEncoding as reason:
+                self.counters[f"malformed_from_{sender}"] += 1
+                log.warning("member %d sent bytes that are no message: %s", sender, reason)
+                continue
+            self.counters["received"] += 1
+            return sender, message
+
+    def _sender(self, frame: zmq.Frame) -> int | None:
+        try:
+            proved = frame.get("User-Id")
+        except zmq.ZMQError:
+            return None
+        return self._registered.members.get(str(proved).encode())
+
+    async def close(self) -> None:
+        """Close all sockets at once; what is queued is lost, as in a crash."""
+        self._authenticator.stop()
+        for dealer in self._dealers.values():
+            dealer.close()
+        if self._router is not None:
+            self._router.close()
+        await asyncio.sleep(0)
+        self._context.term()

@@ -1,0 +1,128 @@
+"""What a replica takes in and what it asks for: the whole surface between consensus and the world.
+
+Effects are returned in order. A `Persist` must be durable before any later effect of the same step
+leaves the process ("persist before send"); nothing else about their timing matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aggregator.pbft.messages import Batch, Committed, ReplicaMessage
+from aggregator.pbft.records import Record
+
+# Events ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time passed. ``waiting_since_ms``: since when this node has known work the ledger has not done."""
+
+    now_ms: int
+    waiting_since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message arrived from member ``sender``, as its link proved."""
+
+    sender: int
+    message: ReplicaMessage
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Propose:
+    """The node, being primary, wants this batch ordered next (only when `Replica.can_propose`)."""
+
+    batch: Batch
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """The node checked a proposed batch against its own chain node, clock and signatures."""
+
+    view: int
+    sequence: int
+    digest: bytes
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """The ledger applied a delivered batch; ``root`` is its state root where a checkpoint is due."""
+
+    sequence: int
+    root: bytes | None
+
+
+Event = Tick | Received | Propose | Validated | Executed
+
+# Effects -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persist:
+    """Append to the journal; durable before any later effect of the step leaves."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broadcast:
+    """Send to every other member."""
+
+    message: ReplicaMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send to one member."""
+
+    to: int
+    message: ReplicaMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validate:
+    """Check a proposed batch and answer with `Validated`, now or when the chain node has caught up."""
+
+    view: int
+    sequence: int
+    digest: bytes
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """Apply the next batch to the ledger and answer with `Executed`. In sequence order, each once."""
+
+    committed: Committed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """Send member ``to`` committed batches from ``sequence`` on, out of the journal."""
+
+    to: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnteredView:
+    """The replica takes part in a new view."""
+
+    view: int
+    primary: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misbehaved:
+    """Member ``sender`` said something no honest member says; kept, counted, never fatal."""
+
+    sender: int
+    reason: str
+
+
+Effect = Persist | Broadcast | Send | Validate | Deliver | Serve | EnteredView | Misbehaved

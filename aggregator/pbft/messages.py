@@ -1,0 +1,255 @@
+"""What aggregators say to each other, and how it is signed.
+
+Everything signed is a `Vote`: a kind, a view, a sequence number and a digest, signed as EIP-712 data by the
+member's Ethereum key, so that contradicting votes are evidence anyone can check. Larger messages carry a
+vote over the hash of their contents. Batches are opaque to consensus: transactions and chain events are
+byte strings.
+
+Bounds (checked on decoding): a message has at most `MAX_MESSAGE_BYTES`; lists inside have their own limits.
+
+Source: Castro and Liskov 1999, sections 4.2 to 4.5.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from protocol import typed_data
+from protocol.crypto import Key, keccak256, recover
+from protocol.errors import InvalidEncoding, InvalidSignature
+from protocol.typed_data import Bytes32, Domain, Signature, Typed, Uint8, Uint64
+
+MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
+MAX_BATCH_TRANSACTIONS: Final = 2048
+MAX_BATCH_EVENTS: Final = 4096
+MAX_MEMBERS: Final = 256
+MAX_SLOTS: Final = 1024
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Index = Annotated[int, Meta(ge=0, lt=MAX_MEMBERS)]
+
+
+class VoteKind(IntEnum):
+    """What a vote says about ``(view, sequence, digest)``."""
+
+    PRE_PREPARE = 1
+    PREPARE = 2
+    COMMIT = 3
+    CHECKPOINT = 4
+    VIEW_CHANGE = 5
+    NEW_VIEW = 6
+
+
+class SignedVote(Typed, frozen=True, kw_only=True):
+    """The EIP-712 struct behind every signature of an aggregator."""
+
+    kind: Uint8
+    view: Uint64
+    sequence: Uint64
+    digest: Bytes32
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of everything that travels between aggregators."""
+
+
+class BatchOrigin(Message, frozen=True):
+    """Chain blocks whose contract events a batch carries: ``(after, number]``."""
+
+    after: int
+    """Number of the origin before; -1 for none."""
+    number: Count
+    hash: Bytes32
+
+
+class Batch(Message, frozen=True):
+    """What one sequence number orders. The null batch (all defaults) fills gaps after a view change."""
+
+    timestamp_ms: Count = 0
+    origin: BatchOrigin | None = None
+    chain_events: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BATCH_EVENTS)] = ()
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BATCH_TRANSACTIONS)] = ()
+
+    def digest(self) -> bytes:
+        """Keccak-256 of the canonical encoding, 32 bytes."""
+        return keccak256(_ENCODER.encode(self))
+
+
+class Vote(Message, frozen=True, tag="vote"):
+    """One member's signed vote."""
+
+    kind: VoteKind
+    view: Count
+    sequence: Count
+    digest: Bytes32
+    signer: Index
+    signature: Signature
+
+    def subject(self) -> tuple[int, int, int, bytes]:
+        """What is voted on, without who votes."""
+        return (self.kind, self.view, self.sequence, self.digest)
+
+
+Votes = Annotated[tuple[Vote, ...], Meta(max_length=MAX_MEMBERS)]
+
+
+class PrePrepare(Message, frozen=True, tag="pre_prepare"):
+    """The primary assigns a sequence number to a batch."""
+
+    vote: Vote
+    batch: Batch
+
+
+class Prepared(Message, frozen=True):
+    """Proof that a batch was prepared: the pre-prepare and a quorum, with it, of prepares."""
+
+    pre_prepare: Vote
+    prepares: Votes
+
+
+class StableCheckpoint(Message, frozen=True):
+    """Proof that a quorum executed up to ``sequence`` with the same state root."""
+
+    sequence: Count
+    root: Bytes32
+    proof: Votes
+
+
+class ViewChangeContents(Message, frozen=True):
+    """What a member knows when it asks for another view."""
+
+    view: Count
+    stable: StableCheckpoint | None
+    prepared: Annotated[tuple[Prepared, ...], Meta(max_length=MAX_SLOTS)]
+
+
+class ViewChange(Message, frozen=True, tag="view_change"):
+    """A signed request for another view; ``bodies`` are the batches it speaks of, checked by digest."""
+
+    contents: ViewChangeContents
+    vote: Vote
+    bodies: Annotated[tuple[Batch, ...], Meta(max_length=MAX_SLOTS)]
+
+
+class NewViewContents(Message, frozen=True):
+    """The view changes a new primary acts on, and what it proposes because of them."""
+
+    view: Count
+    view_changes: Annotated[tuple[ViewChange, ...], Meta(max_length=MAX_MEMBERS)]
+    pre_prepares: Annotated[tuple[Vote, ...], Meta(max_length=MAX_SLOTS)]
+
+
+class NewView(Message, frozen=True, tag="new_view"):
+    """The new primary's signed start of a view."""
+
+    contents: NewViewContents
+    vote: Vote
+    bodies: Annotated[tuple[Batch, ...], Meta(max_length=MAX_SLOTS)]
+
+
+class Status(Message, frozen=True, tag="status"):
+    """A member's position, said regularly; whoever is ahead or behind acts on it."""
+
+    view: Count
+    active: bool
+    executed: Count
+    stable: Count
+
+
+class CheckpointProof(Message, frozen=True, tag="checkpoint_proof"):
+    """A stable checkpoint for a member that executed so far but missed the votes."""
+
+    checkpoint: StableCheckpoint
+
+
+class Fetch(Message, frozen=True, tag="fetch"):
+    """Asks for committed batches from ``sequence`` on."""
+
+    sequence: Count
+
+
+class Committed(Message, frozen=True, tag="committed"):
+    """A batch with its commit certificate: proof for anyone who knows the committee."""
+
+    sequence: Count
+    batch: Batch
+    certificate: Votes
+
+
+class CommittedBatches(Message, frozen=True, tag="committed_batches"):
+    """The answer to `Fetch`: consecutive committed batches."""
+
+    batches: Annotated[tuple[Committed, ...], Meta(max_length=256)]
+
+
+class Forward(Message, frozen=True, tag="forward"):
+    """A ledger transaction that a member passes on to the others."""
+
+    transaction: bytes
+
+
+class ReportSignature(Message, frozen=True, tag="report_signature"):
+    """A member's signature over the settlement report of ``epoch`` with EIP-712 digest ``digest``."""
+
+    epoch: Count
+    digest: Bytes32
+    signature: Signature
+
+
+ReplicaMessage = (
+    Vote | PrePrepare | ViewChange | NewView | Status | CheckpointProof | Fetch | CommittedBatches
+)
+"""What the replica understands."""
+LinkMessage = ReplicaMessage | Forward | ReportSignature
+"""Everything that travels on links."""
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(LinkMessage)
+
+
+def encode_message(message: LinkMessage) -> bytes:
+    """Bytes for the wire."""
+    return _ENCODER.encode(message)
+
+
+def decode_message(data: bytes) -> LinkMessage:
+    """Inverse of `encode_message`; raises `InvalidEncoding` for anything else."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise InvalidEncoding(f"a message has at most {MAX_MESSAGE_BYTES} bytes, this one {len(data)}")
+    try:
+        return _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError) as reason:
+        raise InvalidEncoding(f"not a message between aggregators: {reason}") from reason
+
+
+def vote_digest(domain: Domain, vote: Vote) -> bytes:
+    """The 32 bytes that a vote's signature is over."""
+    return typed_data.digest_of(
+        domain,
+        SignedVote(kind=int(vote.kind), view=vote.view, sequence=vote.sequence, digest=vote.digest),
+    )
+
+
+def cast(
+    domain: Domain, key: Key, signer: int, kind: VoteKind, view: int, sequence: int, digest: bytes
+) -> Vote:
+    """A vote signed by ``key``, the key of member ``signer``."""
+    unsigned = Vote(kind, view, sequence, digest, signer, bytes(65))
+    return msgspec.structs.replace(unsigned, signature=key.sign(vote_digest(domain, unsigned)))
+
+
+def verify_vote(domain: Domain, members: tuple[bytes, ...], vote: Vote) -> None:
+    """Raise `InvalidSignature` unless the member that the vote names signed it."""
+    if vote.signer >= len(members):
+        raise InvalidSignature(f"there is no member {vote.signer}")
+    if recover(vote_digest(domain, vote), vote.signature) != members[vote.signer]:
+        raise InvalidSignature(f"not signed by member {vote.signer}")
+
+
+def contents_digest(contents: ViewChangeContents | NewViewContents) -> bytes:
+    """What the vote of a view change or new view is over."""
+    return keccak256(_ENCODER.encode(contents))

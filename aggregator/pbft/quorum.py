@@ -1,0 +1,106 @@
+"""When enough members have said the same: quorums, certificates, and the checks of both.
+
+With ``n`` members, ``f = (n - 1) // 3`` may lie. A quorum is ``ceil((n + f + 1) / 2)`` members: any two
+quorums share an honest one, and the honest members alone make one.
+
+Source: Castro and Liskov 1999, sections 3 and 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aggregator.pbft.messages import Committed, Prepared, StableCheckpoint, Vote, VoteKind, verify_vote
+from protocol.errors import ProtocolError
+from protocol.typed_data import Domain
+
+
+class InvalidProof(ProtocolError):
+    """A certificate that does not prove what it claims."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """The committee as consensus sees it: an ordered list of addresses under one domain."""
+
+    domain: Domain
+    addresses: tuple[bytes, ...]
+
+    @property
+    def count(self) -> int:
+        """n."""
+        return len(self.addresses)
+
+    @property
+    def faults(self) -> int:
+        """f: how many members may lie."""
+        return (self.count - 1) // 3
+
+    @property
+    def quorum(self) -> int:
+        """``ceil((n + f + 1) / 2)``."""
+        return (self.count + self.faults + 2) // 2
+
+    def primary(self, view: int) -> int:
+        """Index of the member that orders batches in ``view``."""
+        return view % self.count
+
+    def verify(self, vote: Vote) -> None:
+        """Raise `InvalidSignature` unless the named member signed the vote."""
+        verify_vote(self.domain, self.addresses, vote)
+
+    def verify_certificate(
+        self, votes: Iterable[Vote], kind: VoteKind, view: int | None, sequence: int, digest: bytes, need: int
+    ) -> None:
+        """Raise unless ``need`` distinct members cast exactly this vote, all in one view.
+
+        Raises:
+            InvalidProof: too few, repeated, or other votes.
+            InvalidSignature: a vote not signed by its member.
+        """
+        signers = set()
+        for vote in votes:
+            view = vote.view if view is None else view
+            if vote.subject() != (kind, view, sequence, digest):
+                raise InvalidProof("a vote in the certificate is about something else")
+            if vote.signer in signers:
+                raise InvalidProof(f"member {vote.signer} votes twice in one certificate")
+            self.verify(vote)
+            signers.add(vote.signer)
+        if len(signers) < need:
+            raise InvalidProof(f"{len(signers)} votes where {need} are needed")
+
+    def verify_committed(self, committed: Committed) -> None:
+        """Raise unless a quorum committed this batch at this sequence number."""
+        self.verify_certificate(
+            committed.certificate,
+            VoteKind.COMMIT,
+            None,
+            committed.sequence,
+            committed.batch.digest(),
+            self.quorum,
+        )
+
+    def verify_stable(self, checkpoint: StableCheckpoint) -> None:
+        """Raise unless a quorum vouches for this state root."""
+        self.verify_certificate(
+            checkpoint.proof, VoteKind.CHECKPOINT, 0, checkpoint.sequence, checkpoint.root, self.quorum
+        )
+
+    def verify_prepared(self, prepared: Prepared) -> None:
+        """Raise unless the primary of the view and a quorum with it prepared this."""
+        proposal = prepared.pre_prepare
+        if proposal.kind is not VoteKind.PRE_PREPARE or proposal.signer != self.primary(proposal.view):
+            raise InvalidProof("the proposal is not by the primary of its view")
+        if any(vote.signer == proposal.signer for vote in prepared.prepares):
+            raise InvalidProof("the primary's proposal is its only vote")
+        self.verify(proposal)
+        self.verify_certificate(
+            prepared.prepares,
+            VoteKind.PREPARE,
+            proposal.view,
+            proposal.sequence,
+            proposal.digest,
+            self.quorum - 1,
+        )

@@ -1,0 +1,47 @@
+"""What a replica remembers about each sequence number between the low and the high watermark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aggregator.pbft.messages import Committed, Prepared, PrePrepare, Vote, VoteKind
+
+
+@dataclass(slots=True)
+class Slot:
+    """One sequence number. Votes are of the current view; proofs may be of earlier ones."""
+
+    proposal: PrePrepare | None = None
+    """The primary's proposal in the current view."""
+    accepted: bool = False
+    """Whether this replica voted for the proposal (or, as primary, made it)."""
+    accepted_ms: int | None = None
+    prepares: dict[int, Vote] = field(default_factory=dict)
+    commits: dict[int, Vote] = field(default_factory=dict)
+    prepared: Prepared | None = None
+    """The proof from the highest view in which the batch was prepared here."""
+    committed: Committed | None = None
+    own_prepare: Vote | None = None
+    own_commit: Vote | None = None
+
+    def votes(self, kind: VoteKind) -> dict[int, Vote]:
+        """Received votes of one kind by signer."""
+        return self.prepares if kind is VoteKind.PREPARE else self.commits
+
+    def matching(self, kind: VoteKind, digest: bytes) -> tuple[Vote, ...]:
+        """Votes of one kind for ``digest``, by ascending signer."""
+        return tuple(vote for _, vote in sorted(self.votes(kind).items()) if vote.digest == digest)
+
+    def prepared_in(self, view: int) -> bool:
+        """Whether the batch was prepared in exactly this view."""
+        return self.prepared is not None and self.prepared.pre_prepare.view == view
+
+    def leave_view(self) -> None:
+        """Forget what counts only within a view; proofs and certificates stay."""
+        self.proposal = None
+        self.accepted = False
+        self.accepted_ms = None
+        self.prepares.clear()
+        self.commits.clear()
+        self.own_prepare = None
+        self.own_commit = None

@@ -1,0 +1,188 @@
+"""``dtn aggregator run``: puts one aggregator together and runs it until it is told to stop.
+
+Composition only: journal, chain, links, replica and ledger (`aggregator.node`), settlements and the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from aggregator.api.app import build_app
+from aggregator.api.archive import Archive
+from aggregator.config import AggregatorConfig, InvalidConfig
+from aggregator.journal.journal import Journal
+from aggregator.links.keys import LinkKey
+from aggregator.links.links import Links, Peer
+from aggregator.node import Aggregator
+from aggregator.origin.origin import OriginSource
+from aggregator.origin.reader import ChainReader
+from aggregator.pbft.messages import LinkMessage, ReportSignature
+from aggregator.pbft.quorum import Members
+from aggregator.pbft.replica import Limits
+from aggregator.update.service import UpdateService
+from protocol.chain.client import ChainClient, connect
+from protocol.errors import ChainError
+
+log = logging.getLogger(__name__)
+
+PEER_PERIOD_S = 5.0
+
+
+def link_address(endpoint: str) -> str | None:
+    """The link address in a registered endpoint, a comma-separated list of URLs."""
+    return next((url for url in endpoint.split(",") if url.startswith("tcp://")), None)
+
+
+def api_address(endpoint: str) -> str | None:
+    """The API's URL in a registered endpoint."""
+    return next((url for url in endpoint.split(",") if url.startswith(("http://", "https://"))), None)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the service it is part of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Service:
+    """One running aggregator."""
+
+    def __init__(self, config: AggregatorConfig) -> None:
+        self._config = config
+        key, book = config.key(), config.book()
+        self._chain = ChainClient(connect(config.rpc_url, book.chain_id), book, key)
+        addresses = self._chain.members()
+        if key.address not in addresses:
+            raise InvalidConfig(
+                f"0x{key.address.hex()} is no member of the committee; governance appoints members"
+            )
+        self._index = addresses.index(key.address)
+        self._members = Members(domain=self._chain.domain, addresses=addresses)
+        self._journal = Journal(config.data_dir / "journal")
+        self._links = Links(self._index, LinkKey.derive(key), config.link_listen)
+        self._archive = Archive()
+        self._node = Aggregator(
+            members=self._members,
+            index=self._index,
+            key=key,
+            treasury=bytes.fromhex(book.treasury[2:]),
+            journal=self._journal,
+            origins=OriginSource(ChainReader(self._chain)),
+            confirmations=self._chain.parameter("confirmations"),
+            send=self._send,
+            limits=Limits(view_timeout_ms=config.view_timeout_ms),
+        )
+        self._node.listeners.append(self._archive.listen)
+        self._update = UpdateService(
+            index=self._index,
+            key=key,
+            chain=self._chain,
+            state=lambda: self._node.state,
+            broadcast=lambda message: self._links.broadcast(message),
+            patience_s=config.settle_patience_s,
+        )
+
+    def _send(self, to: int | None, message: LinkMessage) -> None:
+        if to is None:
+            self._links.broadcast(message)
+        else:
+            self._links.send(to, message)
+
+    def _alarms(self) -> list[str]:
+        return [alarm for alarm in (self._node.chain_alarm, self._update.alarm) if alarm]
+
+    async def run(self) -> None:
+        """Recover, listen, take part; returns after SIGTERM or SIGINT."""
+        self._links.start()
+        await asyncio.to_thread(self._node.recover)
+        log.info("member %d resumes at sequence %d", self._index, self._node.replica.executed)
+        app = build_app(self._node, self._archive, self._alarms)
+        listener = self._listen()
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                limit_concurrency=512,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        jobs = [
+            self._node.run(),
+            self._receive(),
+            self._keep_peers(),
+            self._update.run(),
+            server.serve(sockets=[listener]),
+        ]
+        tasks = [asyncio.create_task(job) for job in jobs]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # a part that ended by itself ended in an error: show it
+        finally:
+            server.should_exit = True
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*tasks, return_exceptions=True)
+            await self._links.close()
+            self._journal.close()
+
+    def _listen(self) -> socket.socket:
+        where = (self._config.api_host, self._config.api_port)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(where)
+        except OSError as reason:
+            listener.close()
+            raise InvalidConfig(
+                f"cannot serve the API on {where[0]}:{where[1]}: {reason.strerror}; choose another api_port"
+            ) from reason
+        return listener
+
+    async def _receive(self) -> None:
+        while True:
+            sender, message = await self._links.receive()
+            if isinstance(message, ReportSignature):
+                self._update.on_signature(message)
+            else:
+                await self._node.on_link_message(sender, message)
+
+    async def _keep_peers(self) -> None:
+        """Connect to the members where the chain says they are, and follow their moves."""
+        while True:
+            try:
+                peers = await asyncio.to_thread(self._read_peers)
+                self._links.set_peers(peers)
+            except ChainError as reason:
+                log.warning("%s; known links stay", reason)
+            await asyncio.sleep(PEER_PERIOD_S)
+
+    def _read_peers(self) -> dict[int, Peer]:
+        peers = {}
+        for index, account in enumerate(self._members.addresses):
+            endpoint, link_key = self._chain.endpoint_of(account)
+            address = link_address(endpoint)
+            if address is not None:
+                peers[index] = Peer(index=index, address=address, link_key=link_key)
+        return peers
+
+
+def run(config: AggregatorConfig) -> None:
+    """Run an aggregator until it is told to stop."""
+    asyncio.run(Service(config).run())

@@ -1,0 +1,110 @@
+"""The arithmetic of ``exact-1`` in JAX: equal to ``arithmetic.py`` bit for bit, and fast.
+
+Activations are float32 arrays that hold integers below 2**15, so that contractions run on the fast
+float32 units. Everything wider is float64 holding integers below 2**52, where a shift is a product by a
+power of two and half-up rounding a floor, both exact; or int64 where ``bounds.py`` says that float64
+does not reach. Guarantees: no operation here rounds except where the definition does.
+
+Must be traced inside ``x64()``, which widens this thread's JAX types and nobody else's: training in the
+same process stays in float32.
+
+Source: docs/exact-1.md, "Why every sum is exact"; design section 7.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from offchain.evaluation.arithmetic import ACTIVATION_BITS, ACTIVATION_LIMIT, FINEST, HEADROOM_BITS
+
+_MAX_SHIFT = 62
+
+
+class Traced(NamedTuple):
+    """``Activations`` on the device."""
+
+    q: jax.Array
+    """``[n, ...]`` float32 holding integers."""
+    fraction: jax.Array
+    """``[n]`` int32."""
+
+
+def x64() -> AbstractContextManager[Any]:
+    """64-bit types for this thread, for as long as the context lasts; any JAX from 0.7 on."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
+
+
+def per_sample(values: jax.Array, like: jax.Array) -> jax.Array:
+    """``[n]`` shaped ``[n, 1, …, 1]``, to combine with ``like`` of ``[n, …]``."""
+    return values.reshape((-1,) + (1,) * (like.ndim - 1))
+
+
+def _power(exponent: jax.Array) -> jax.Array:
+    """``2.0**exponent`` in float64, exactly, for ``|exponent| <= 1000``: its bit pattern."""
+    return jax.lax.bitcast_convert_type((exponent.astype(jnp.int64) + 1023) << 52, jnp.float64)
+
+
+def round_shift(values: jax.Array, shift: jax.Array) -> jax.Array:
+    """``floor(values / 2**shift + 1/2)`` for ``shift >= 0``, in the container of ``values``."""
+    shift = jnp.minimum(shift, _MAX_SHIFT)
+    if values.dtype == jnp.int64:
+        shift = shift.astype(jnp.int64)
+        return (values + ((jnp.int64(1) << shift) >> 1)) >> shift
+    return jnp.floor(values * _power(-shift) + 0.5)
+
+
+def _shift_left(values: jax.Array, shift: jax.Array) -> jax.Array:
+    shift = jnp.clip(shift, 0, _MAX_SHIFT)
+    if values.dtype == jnp.int64:
+        return values << shift.astype(jnp.int64)
+    return values * _power(shift)
+
+
+def align(values: jax.Array, have: jax.Array, want: jax.Array) -> jax.Array:
+    """``values`` of fraction ``have`` in the fraction ``want``; the caller bounds ``want - have``."""
+    return round_shift(_shift_left(values, want - have), jnp.maximum(have - want, 0))
+
+
+def normalise(values: jax.Array, fraction: jax.Array) -> Traced:
+    """Accumulators to activations: per sample the smallest right shift after which every one fits."""
+    largest = jnp.max(jnp.abs(values), axis=tuple(range(1, values.ndim)))
+    length = 64 - jax.lax.clz(largest.astype(jnp.int64)).astype(jnp.int32)
+    shift = jnp.maximum(length - ACTIVATION_BITS, 0)
+    shift = shift + (round_shift(largest, shift) > ACTIVATION_LIMIT).astype(jnp.int32)
+    q = round_shift(values, per_sample(shift, values)).astype(jnp.float32)
+    return Traced(q, jnp.where(largest == 0, jnp.int32(FINEST), fraction - shift))
+
+
+def accumulate(
+    products: jax.Array, fraction: jax.Array, bias: jax.Array | None, bias_fraction: jax.Array
+) -> Traced:
+    """Scaled sums plus bias, to activations; see ``arithmetic.accumulate``."""
+    if bias is None:
+        return normalise(products, fraction)
+    common = jnp.minimum(fraction, bias_fraction + HEADROOM_BITS)
+    dropped = per_sample(fraction - common, products)
+    added = align(bias.astype(products.dtype), bias_fraction, per_sample(common, products))
+    return normalise(round_shift(products, dropped) + added, common)
+
+
+def add(a: Traced, b: Traced) -> Traced:
+    """The sum of two activations of one shape; see ``arithmetic.add``."""
+    fine, coarse = jnp.maximum(a.fraction, b.fraction), jnp.minimum(a.fraction, b.fraction)
+    common = jnp.minimum(fine, coarse + HEADROOM_BITS)
+    want = per_sample(common, a.q)
+    wide = [align(t.q.astype(jnp.float64), per_sample(t.fraction, t.q), want) for t in (a, b)]
+    return normalise(wide[0] + wide[1], common)
+
+
+def limbs(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``q == 256 * high + low`` with ``-128 <= low <= 127`` and ``|high| <= 127``; all float32."""
+    high = jnp.floor(q * (1 / 256) + 0.5)
+    return high, q - 256 * high

@@ -1,0 +1,154 @@
+"""``exact-1`` in JAX: compiled once per architecture, streamed in batches, equal to the specification.
+
+Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
+looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples; parameters
+are arguments of the compiled program, so scoring a model again and again while it trains compiles once.
+
+Source: design section 7; docs/exact-1.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
+from offchain.evaluation.arithmetic_jax import Traced, x64
+from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
+from offchain.models.layers import VOCABULARY
+from protocol.architecture import Architecture, shapes
+
+BATCH_VALUES: Final = 1 << 22
+"""Activations of the largest layer in one batch; accumulators take eight bytes each."""
+MAX_BATCH: Final = 1024
+
+_SAFE_FRACTION: Final = 100
+"""Up to here a denormal float32, below 2**-126, rounds to zero, whether or not it is flushed before."""
+_IMAGE_VALUES: Final = quantise_inputs(np.arange(256, dtype=np.uint8)).q.astype(np.float32)
+
+Plans = tuple[Hashable, ...]
+
+
+def batch_size_for(architecture: Architecture, samples: int) -> int:
+    """Samples per batch: a power of two, within ``BATCH_VALUES`` and no larger than needed."""
+    largest = max(math.prod(shape) for shape in (architecture.input_shape, *shapes(architecture)))
+    fitting = max(1, min(MAX_BATCH, BATCH_VALUES // largest))
+    return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
+
+
+def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool) -> Plans:
+    """The proof for every layer, see ``bounds.py``.
+
+    Raises:
+        UnprovenBound: for some layer nothing is proved exact.
+    """
+    limit, named, plans = IMAGE_LIMIT if images else ACTIVATION_LIMIT, {}, []
+    shape = architecture.input_shape
+    for layer, integers, output in zip(
+        architecture.computed_layers, prepared, shapes(architecture), strict=False
+    ):
+        incoming = max([limit, *(named[name] for name in layer.references())])
+        layer_plan, limit = VOCABULARY[layer.kind].plan(layer, shape, incoming, integers)
+        plans.append(layer_plan)
+        shape = output
+        if layer.name is not None:
+            named[layer.name] = limit
+    return tuple(plans)
+
+
+@lru_cache(maxsize=64)
+def compiled(architecture: Architecture, plans: Plans) -> Callable[[Any, Traced], Traced]:
+    """The jitted program of one architecture under one proof."""
+
+    def program(prepared: tuple[Any, ...], value: Traced) -> Traced:
+        named: dict[str, Traced] = {}
+        steps = zip(architecture.computed_layers, prepared, plans, strict=True)
+        for layer, integers, layer_plan in steps:
+            others = [named[name] for name in layer.references()]
+            value = VOCABULARY[layer.kind].exact(layer, integers, layer_plan, value, *others)
+            if layer.name is not None:
+                named[layer.name] = value
+        return value
+
+    return jax.jit(program)
+
+
+def inputs_in_batches(x: np.ndarray, batch_size: int) -> Iterator[tuple[int, Traced]]:
+    """Samples on the device, as integers, batch by batch; the last is filled up with its first sample."""
+    for start in range(0, len(x), batch_size):
+        piece = x[start : start + batch_size]
+        count = len(piece)
+        if count < batch_size:
+            piece = np.concatenate([piece, np.repeat(piece[:1], batch_size - count, axis=0)])
+        q, fraction = quantise_fast(piece)
+        yield count, Traced(jnp.asarray(q), jnp.asarray(fraction))
+
+
+def quantise_fast(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``quantise_inputs`` in float32 and int32, through float64 where that is exact.
+
+    A float32 has 24 bits: times a power of two, plus one half, it fits float64's 53 wherever the sum
+    decides a rounding. Samples so small that denormals could count take the definition's way.
+    """
+    if x.dtype == np.uint8:
+        return _IMAGE_VALUES[x], np.full(len(x), IMAGE_FRACTION, np.int32)
+    largest = np.abs(x).reshape(len(x), -1).max(axis=1)
+    fraction = quantise_inputs(largest[:, None]).fraction
+    if fraction[largest > 0].max(initial=0) > _SAFE_FRACTION:
+        return quantise_inputs(x).q.astype(np.float32), fraction.astype(np.int32)
+    factor = np.ldexp(1.0, np.where(largest > 0, fraction, 0)).reshape((-1,) + (1,) * (x.ndim - 1))
+    return np.floor(x * factor + 0.5).astype(np.float32), fraction.astype(np.int32)
+
+
+def device_parameters(prepared: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The integers on the device, in types that hold them."""
+    return jax.tree.map(_narrow, prepared)
+
+
+def _narrow(values: np.ndarray) -> jax.Array:
+    return jnp.asarray(values, values.dtype if values.dtype == np.int8 else np.int32)
+
+
+def run(
+    prepared: tuple[Any, ...], architecture: Architecture, x: np.ndarray, batch_size: int | None = None
+) -> Activations:
+    """Outputs of the model, the same integers as ``specification.run``.
+
+    Args:
+        prepared: from ``specification.prepare``. x: ``[n, *input_shape]`` uint8 or finite float32.
+
+    Raises:
+        UnprovenBound: for some layer nothing is proved exact.
+    """
+    size = batch_size_for(architecture, len(x)) if batch_size is None else batch_size
+    batches = inputs_in_batches(x, size)
+    return run_batches(prepared, architecture, batches, images=x.dtype == np.uint8)
+
+
+def run_batches(
+    prepared: tuple[Any, ...], architecture: Architecture, batches: Any, *, images: bool
+) -> Activations:
+    """``run`` on batches that ``inputs_in_batches`` made, of images or not."""
+    plans = plan(prepared, architecture, images)
+    pieces = []
+    with x64():
+        program, parameters = compiled(architecture, plans), device_parameters(prepared)
+        pending: list[tuple[int, Traced]] = []
+        for count, batch in batches:
+            pending.append((count, program(parameters, batch)))
+            # One batch in flight hides the host's share; more would only hold memory.
+            if len(pending) > 1:
+                pieces.append(_fetch(*pending.pop(0)))
+        pieces.extend(_fetch(*one) for one in pending)
+    return Activations(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+
+
+def _fetch(count: int, value: Traced) -> tuple[np.ndarray, np.ndarray]:
+    q = np.asarray(value.q)[:count].astype(np.int64)
+    return q, np.asarray(value.fraction)[:count].astype(np.int64)

@@ -1,0 +1,60 @@
+"""What a layer kind is: its schema, its Flax module, its exact definition, and that definition, fast.
+
+One subclass per kind of ``protocol.architecture``, in the files beside this one; ``VOCABULARY`` lists
+them. Training, exact scoring and (later) the grammar all read that one table, so a new layer is one
+class in ``protocol/architecture.py`` and one class here, and cannot be half there.
+
+Source: design section 7 (one list shared by the Flax modules, the exact evaluator and the grammar).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import jax
+import numpy as np
+from pydantic import BaseModel
+
+from offchain.evaluation.arithmetic import Activations
+from offchain.evaluation.arithmetic_jax import Traced
+from protocol.architecture import Shape
+
+L = TypeVar("L", bound=BaseModel)
+
+Module = Callable[..., jax.Array]
+"""Takes the previous output and those of ``references()``, ``[n, ...]`` float; returns ``[n, ...]``."""
+
+
+class LayerKind(ABC, Generic[L]):
+    """One row of the vocabulary. ``prepared`` is what ``prepare`` returned: integers, or None."""
+
+    schema: ClassVar[type[BaseModel]]
+
+    def prepare(self, layer: L, tensors: Mapping[str, np.ndarray]) -> Any:
+        """The layer's float32 tensors (by their short names) as integers; None if it has none."""
+        return None
+
+    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any) -> tuple[Hashable, int]:
+        """The proof: how ``exact`` may compute, and the largest magnitude it then puts out.
+
+        Args:
+            shape: of the input. limit: largest magnitude of the input's integers.
+
+        Raises:
+            UnprovenBound: no way of computing is proved exact.
+        """
+        return None, limit
+
+    @abstractmethod
+    def module(self, layer: L, name: str) -> Module:
+        """The float layer, created inside a Flax module under ``name``."""
+
+    @abstractmethod
+    def specification(self, layer: L, prepared: Any, *inputs: Activations) -> Activations:
+        """The definition, in NumPy int64."""
+
+    @abstractmethod
+    def exact(self, layer: L, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        """The definition, in traced JAX: equal to ``specification`` bit for bit."""

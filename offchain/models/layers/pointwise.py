@@ -1,0 +1,101 @@
+"""Layers that take values one by one: flatten, add, relu, softmax.
+
+Guarantees: flatten and relu change no integer but by their meaning; add aligns its terms and rounds
+once; softmax is built from pinned tables and one integer division.
+
+Source: docs/exact-1.md, "Flatten, relu, add" and "Softmax"; design section 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from offchain.evaluation import arithmetic, arithmetic_jax, tables
+from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
+from offchain.evaluation.arithmetic_jax import Traced
+from offchain.models.layers.kind import LayerKind, Module
+from protocol.architecture import Add, Flatten, Relu, Shape, Softmax
+
+
+class FlattenKind(LayerKind[Flatten]):
+    """Any shape to a vector, last axis fastest."""
+
+    schema = Flatten
+
+    def module(self, layer: Flatten, name: str) -> Module:
+        return lambda x: x.reshape(len(x), -1)
+
+    def specification(self, layer: Flatten, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        return Activations(x.q.reshape(len(x.q), -1), x.fraction)
+
+    def exact(self, layer: Flatten, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        return Traced(x.q.reshape(len(x.q), -1), x.fraction)
+
+
+class ReluKind(LayerKind[Relu]):
+    """``max(x, 0)``."""
+
+    schema = Relu
+
+    def module(self, layer: Relu, name: str) -> Module:
+        return linen.relu
+
+    def specification(self, layer: Relu, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        return Activations(np.maximum(x.q, 0), x.fraction)
+
+    def exact(self, layer: Relu, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        return Traced(jnp.maximum(x.q, 0), x.fraction)
+
+
+class AddKind(LayerKind[Add]):
+    """The sum of two outputs."""
+
+    schema = Add
+
+    def plan(self, layer: Add, shape: Shape, limit: int, prepared: Any) -> tuple[None, int]:
+        return None, ACTIVATION_LIMIT
+
+    def module(self, layer: Add, name: str) -> Module:
+        return lambda x, other: x + other
+
+    def specification(self, layer: Add, prepared: Any, *inputs: Activations) -> Activations:
+        return arithmetic.add(*inputs)
+
+    def exact(self, layer: Add, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        return arithmetic_jax.add(*inputs)
+
+
+class SoftmaxKind(LayerKind[Softmax]):
+    """``exp(x) / sum(exp(x))`` over the last axis, in fraction 14."""
+
+    schema = Softmax
+
+    def plan(self, layer: Softmax, shape: Shape, limit: int, prepared: Any) -> tuple[None, int]:
+        return None, 1 << tables.PROBABILITY_FRACTION
+
+    def module(self, layer: Softmax, name: str) -> Module:
+        return linen.softmax
+
+    def specification(self, layer: Softmax, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        powers = tables.exponentials(x)
+        total = powers.sum(axis=-1, keepdims=True)
+        q = ((powers << (tables.PROBABILITY_FRACTION + 1)) + total) // (2 * total)
+        return Activations(q, np.full_like(x.fraction, tables.PROBABILITY_FRACTION))
+
+    def exact(self, layer: Softmax, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        whole = x.q.astype(jnp.int64)
+        distance = tables.distances(whole, x.fraction.astype(jnp.int64), jnp)
+        powers = tables.power(distance, jnp)
+        total = powers.sum(axis=-1, keepdims=True)
+        q = ((powers << (tables.PROBABILITY_FRACTION + 1)) + total) // (2 * total)
+        return Traced(q.astype(jnp.float32), jnp.full_like(x.fraction, tables.PROBABILITY_FRACTION))

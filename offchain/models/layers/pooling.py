@@ -1,0 +1,120 @@
+"""Pooling: the largest or the mean of a window, or of a whole image.
+
+Guarantees: a maximum is exact in any container; a mean is an exact integer sum times the rounded factor
+``1 / count``, brought back to 16 bits like any contraction, so that it keeps the bits that the sum gained.
+
+Source: docs/exact-1.md, "Pooling"; design section 7.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from offchain.evaluation import arithmetic, arithmetic_jax
+from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
+from offchain.evaluation.arithmetic_jax import Traced
+from offchain.evaluation.bounds import FLOAT32_EXACT, plan_wide
+from offchain.evaluation.quantise import quantise_mean
+from offchain.models.layers.kind import LayerKind, Module
+from offchain.models.layers.linear import padding_of
+from protocol.architecture import AvgPool, GlobalAvgPool, MaxPool, Shape
+
+MeanPlan = tuple[Literal["float32", "float64", "int64"], Literal["float64", "int64"]]
+"""Containers of the sum and of the sum times its factor."""
+
+
+def _windows(x: np.ndarray, layer: MaxPool | AvgPool, fill: int) -> np.ndarray:
+    """``[n, rows, columns, channels, height * width]``: the values of each window."""
+    (height, width), (down, right) = layer.window, layer.strides
+    borders = (
+        padding_of(x.shape[1], height, down, layer.padding),
+        padding_of(x.shape[2], width, right, layer.padding),
+    )
+    padded = np.pad(x, ((0, 0), *borders, (0, 0)), constant_values=fill)
+    views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return views[:, ::down, ::right].reshape(*views[:, ::down, ::right].shape[:-2], height * width)
+
+
+def _reduce(x: jax.Array, layer: MaxPool | AvgPool, fill: Any, operation: Any) -> jax.Array:
+    window, strides = (1, *layer.window, 1), (1, *layer.strides, 1)
+    return jax.lax.reduce_window(x, jnp.asarray(fill, x.dtype), operation, window, strides, layer.padding)
+
+
+def _plan_mean(count: int, limit: int) -> MeanPlan:
+    wide = plan_wide(count * limit)
+    return ("float32" if count * limit <= FLOAT32_EXACT else wide), wide
+
+
+def _mean(sums: np.ndarray, count: int, fraction: np.ndarray) -> Activations:
+    multiplier, multiplier_fraction = quantise_mean(count)
+    return arithmetic.normalise(sums * multiplier, fraction + multiplier_fraction)
+
+
+def _mean_traced(sums: jax.Array, count: int, fraction: jax.Array, plan: MeanPlan) -> Traced:
+    multiplier, multiplier_fraction = quantise_mean(count)
+    return arithmetic_jax.normalise(sums.astype(plan[1]) * multiplier, fraction + multiplier_fraction)
+
+
+class MaxPoolKind(LayerKind[MaxPool]):
+    """Largest value of each window; padding never wins."""
+
+    schema = MaxPool
+
+    def module(self, layer: MaxPool, name: str) -> Module:
+        return lambda x: linen.max_pool(x, layer.window, layer.strides, layer.padding)
+
+    def specification(self, layer: MaxPool, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        return Activations(_windows(x.q, layer, -ACTIVATION_LIMIT - 1).max(axis=-1), x.fraction)
+
+    def exact(self, layer: MaxPool, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        return Traced(_reduce(x.q, layer, -ACTIVATION_LIMIT - 1, jax.lax.max), x.fraction)
+
+
+class AvgPoolKind(LayerKind[AvgPool]):
+    """Sum of each window over the window's area."""
+
+    schema = AvgPool
+
+    def plan(self, layer: AvgPool, shape: Shape, limit: int, prepared: Any) -> tuple[MeanPlan, int]:
+        return _plan_mean(math.prod(layer.window), limit), ACTIVATION_LIMIT
+
+    def module(self, layer: AvgPool, name: str) -> Module:
+        return lambda x: linen.avg_pool(x, layer.window, layer.strides, layer.padding)
+
+    def specification(self, layer: AvgPool, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        return _mean(_windows(x.q, layer, 0).sum(axis=-1), math.prod(layer.window), x.fraction)
+
+    def exact(self, layer: AvgPool, prepared: Any, plan: MeanPlan, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        sums = _reduce(x.q.astype(plan[0]), layer, 0, jax.lax.add)
+        return _mean_traced(sums, math.prod(layer.window), x.fraction, plan)
+
+
+class GlobalAvgPoolKind(LayerKind[GlobalAvgPool]):
+    """Mean over height and width."""
+
+    schema = GlobalAvgPool
+
+    def plan(self, layer: GlobalAvgPool, shape: Shape, limit: int, prepared: Any) -> tuple[MeanPlan, int]:
+        return _plan_mean(shape[0] * shape[1], limit), ACTIVATION_LIMIT
+
+    def module(self, layer: GlobalAvgPool, name: str) -> Module:
+        return lambda x: jnp.mean(x, axis=(1, 2))
+
+    def specification(self, layer: GlobalAvgPool, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        return _mean(x.q.sum(axis=(1, 2)), x.q.shape[1] * x.q.shape[2], x.fraction)
+
+    def exact(self, layer: GlobalAvgPool, prepared: Any, plan: MeanPlan, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        sums = x.q.astype(plan[0]).sum(axis=(1, 2))
+        return _mean_traced(sums, x.q.shape[1] * x.q.shape[2], x.fraction, plan)

@@ -1,0 +1,321 @@
+"""The training engine: trains one order's model until told to stop, reporting each exact improvement.
+
+Guarantees: what decides an improvement is the exact score (``exact-1``) on held-out training samples, the
+same function by which validators will pay; ``should_stop`` is asked between dispatches, which are kept
+under half a second; a killed run started again with the same directory goes on where it was and reports
+nothing older than its best. Deadlines are the caller's: the engine's clock only paces dispatches.
+
+Where several processes share few cores, set ``NPROC`` (XLA's threads per process) before JAX starts; call
+``use_compilation_cache`` once per process to compile each architecture once per machine.
+
+Source: PoT section 2.3 (providers train until the window closes and claim their best); design section 8.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from offchain.data import Fragment, concatenate
+from offchain.evaluation.metrics import MILLIONTHS, Metric
+from offchain.evaluation.score import Scorer
+from offchain.models.artifact import Tensors, check_tensors, encode_model
+from offchain.models.network import from_tensors, to_tensors
+from offchain.training import step
+from offchain.training.checkpoint import Best, Checkpoints
+from protocol.architecture import Architecture
+from protocol.crypto import sha256
+from protocol.errors import InvalidArtifact
+
+FIRST_STEPS: Final = 16
+"""Steps of the first dispatch, before anything about their duration is known."""
+MAX_GROWTH: Final = 4
+"""By how much a dispatch may be longer than the one before: a mismeasured one cannot run away."""
+
+Reason = Literal["stopped", "steps", "patience", "perfect", "diverged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How to train; the defaults suit small models on small data."""
+
+    seed: int = 0
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 100
+    schedule_steps: int = 3_000
+    """Steps over which the learning rate falls to a twentieth, where it stays."""
+    max_steps: int | None = None
+    patience_steps: int | None = 4_000
+    """End when that many steps brought no improvement; None trains until stopped."""
+    holdout_share: float = 0.15
+    steps_per_dispatch: int | None = None
+    """None adapts to ``dispatch_s``; a number makes runs repeat exactly, scoring after every dispatch."""
+    dispatch_s: float = 0.25
+    evaluation_share: float = 0.25
+    """Largest share of time that scoring the holdout may take."""
+    checkpoint_every_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.holdout_share < 1 or not 0 < self.evaluation_share < 1:
+            raise ValueError("holdout_share and evaluation_share lie strictly between 0 and 1")
+        if min(self.batch_size, self.schedule_steps, self.steps_per_dispatch or 1) < 1:
+            raise ValueError("batch_size, schedule_steps and steps_per_dispatch are at least 1")
+        if not 0 < self.dispatch_s <= 0.5:
+            raise ValueError("dispatch_s lies in (0, 0.5]: should_stop is asked no more often than that")
+
+    @property
+    def recipe(self) -> step.Recipe:
+        """What the compiled program depends on."""
+        return step.Recipe(
+            self.batch_size, self.learning_rate, self.weight_decay, self.warmup_steps, self.schedule_steps
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingTask:
+    """What to train."""
+
+    architecture: Architecture
+    fragments: Sequence[Fragment]
+    """The order's training fragments."""
+    metric: Metric
+    initial: Tensors | None = None
+    """Parameters to start from, by tensor name; None starts fresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """A model better than all before it."""
+
+    model: bytes
+    """The model file."""
+    score: int
+    """Exact score on the holdout, in millionths."""
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands after a dispatch."""
+
+    step: int
+    loss: float
+    steps_per_s: float
+    best_score: int | None
+    """Millionths; None before the first scoring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How training ended."""
+
+    model: bytes | None
+    """The best model's file; None if it was stopped before the first scoring."""
+    score: int | None
+    step: int
+    reason: Reason
+
+
+def use_compilation_cache(directory: Path) -> None:
+    """Keep compiled programs in ``directory``, for this process and those after it."""
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def fingerprint(task: TrainingTask, config: TrainingConfig) -> bytes:
+    """SHA-256 of all that a training run follows from; its checkpoints fit no other."""
+    parts = [
+        task.architecture.model_dump_json().encode(),
+        task.metric.encode(),
+        repr(astuple(config)).encode(),
+    ]
+    for fragment in task.fragments:
+        parts += [np.ascontiguousarray(fragment.x).tobytes(), np.ascontiguousarray(fragment.y).tobytes()]
+    for name in sorted(task.initial or {}):
+        parts += [name.encode(), np.ascontiguousarray((task.initial or {})[name]).tobytes()]
+    return sha256(b"".join(sha256(part) for part in parts))
+
+
+def train(
+    task: TrainingTask,
+    config: TrainingConfig,
+    *,
+    checkpoint_dir: Path | None,
+    should_stop: Callable[[], bool],
+    on_improved: Callable[[Improvement], None],
+    on_progress: Callable[[Progress], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Result:
+    """Train until ``should_stop``, or until nothing improves any more.
+
+    Runs in the calling thread and holds it; callbacks run in it too, and what they raise ends training.
+
+    Raises:
+        InvalidArtifact: the fragments or initial parameters do not fit the task.
+        CheckpointMismatch: ``checkpoint_dir`` belongs to another run.
+    """
+    run = _Run(task, config, checkpoint_dir, on_improved, clock)
+    try:
+        while (reason := run.ended(should_stop)) is None:
+            on_progress(run.advance())
+        return run.finish(reason)
+    finally:
+        run.close()
+
+
+class _Run:
+    """The mutable side of one call of ``train``."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        config: TrainingConfig,
+        directory: Path | None,
+        on_improved: Callable[[Improvement], None],
+        clock: Callable[[], float],
+    ) -> None:
+        samples = concatenate(task.fragments)
+        if samples.count < 2:
+            raise InvalidArtifact("training needs at least two samples, one of them to hold out")
+        training, holdout = step.split(samples, config.holdout_share, config.seed)
+        initial = None
+        if task.initial is not None:
+            initial = from_tensors(check_tensors(task.initial, task.architecture))
+        self._architecture, self._config = task.architecture, config
+        self._on_improved, self._clock = on_improved, clock
+        self._checkpoints = None if directory is None else Checkpoints(directory, fingerprint(task, config))
+        self._data = step.on_device(training)
+        self._scorer = Scorer(task.architecture, holdout, task.metric)
+        self._perfect = MILLIONTHS if task.metric == "accuracy" else 0
+        self._key = jax.random.key(config.seed)
+        self._dispatch = step.compiled(task.architecture, config.recipe)
+        self._state = step.start(task.architecture, config.recipe, config.seed, initial)
+        self._best: Best | None = None
+        self._resume()
+        self._steps = config.steps_per_dispatch or FIRST_STEPS
+        self._unscored_s = self._scoring_s = 0.0
+        self._saved_at = clock()
+        self._diverged = False
+        self._warm_up()
+
+    @property
+    def _step(self) -> int:
+        return int(self._state.step)
+
+    def _warm_up(self) -> None:
+        """Compile everything by one step and one scoring, so that no later duration is a compiler's.
+
+        Both results are dropped; the step runs on a copy, since a dispatch consumes its state.
+        """
+        copy = jax.tree.map(jnp.copy, self._state)
+        jax.block_until_ready(self._dispatch(copy, self._data, self._key, np.int32(1)))
+        try:
+            self._scorer.score(to_tensors(self._state.parameters))
+        except InvalidArtifact:
+            self._diverged = True
+
+    def _resume(self) -> None:
+        if self._checkpoints is None:
+            return
+        restored = self._checkpoints.restore(self._state)
+        self._state = self._state if restored is None else restored
+        self._best = self._checkpoints.load_best()
+        if self._best is not None and not self._best.reported:
+            self._report(self._best)
+
+    def ended(self, should_stop: Callable[[], bool]) -> Reason | None:
+        """Why training is over, or None."""
+        config, now = self._config, self._step
+        if should_stop():
+            return "stopped"
+        if self._diverged:
+            return "diverged"
+        if self._best is not None and self._best.score >= self._perfect:
+            return "perfect"
+        if config.max_steps is not None and now >= config.max_steps:
+            return "steps"
+        last = self._best.step if self._best is not None else 0
+        if config.patience_steps is not None and now - last >= config.patience_steps:
+            return "patience"
+        return None
+
+    def advance(self) -> Progress:
+        """One dispatch, and what is due after it: scoring, a checkpoint."""
+        steps, began = self._steps, self._clock()
+        if self._config.max_steps is not None:
+            steps = min(steps, self._config.max_steps - self._step)
+        self._state, loss = self._dispatch(self._state, self._data, self._key, np.int32(steps))
+        mean_loss = float(loss)
+        taken_s = max(self._clock() - began, 1e-6)
+        self._diverged = not np.isfinite(mean_loss)
+        self._unscored_s += taken_s
+        if self._config.steps_per_dispatch is None:
+            wanted = int(self._config.dispatch_s * steps / taken_s)
+            self._steps = min(max(wanted, 1), MAX_GROWTH * steps)
+        if not self._diverged and self._scoring_is_due():
+            self._score()
+        if (
+            self._checkpoints is not None
+            and self._clock() - self._saved_at >= self._config.checkpoint_every_s
+        ):
+            self._save()
+        best_score = None if self._best is None else self._best.score
+        return Progress(self._step, mean_loss, steps / taken_s, best_score)
+
+    def _scoring_is_due(self) -> bool:
+        share = self._config.evaluation_share
+        return self._config.steps_per_dispatch is not None or self._scoring_s <= share * (
+            self._scoring_s + self._unscored_s
+        )
+
+    def _score(self) -> None:
+        began = self._clock()
+        tensors = to_tensors(self._state.parameters)
+        try:
+            score = self._scorer.score(tensors)
+        except InvalidArtifact:
+            # Only NaN or infinity can be wrong with tensors of our own making.
+            self._diverged = True
+            return
+        self._scoring_s, self._unscored_s = self._clock() - began, 0.0
+        if self._best is None or score > self._best.score:
+            model = encode_model(tensors, self._architecture)
+            self._report(Best(model, score, self._step, reported=False))
+
+    def _report(self, best: Best) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save_best(best)
+        self._on_improved(Improvement(best.model, best.score, best.step))
+        self._best = replace(best, reported=True)
+        if self._checkpoints is not None:
+            self._checkpoints.save_best(self._best)
+
+    def _save(self) -> None:
+        assert self._checkpoints is not None
+        self._checkpoints.save(self._state)
+        self._saved_at = self._clock()
+
+    def finish(self, reason: Reason) -> Result:
+        """Score the last steps if the time is ours, save, and sum up."""
+        if reason in ("steps", "patience"):
+            self._score()
+        if self._checkpoints is not None and not self._diverged:
+            self._save()
+        if self._best is None:
+            return Result(None, None, self._step, reason)
+        return Result(self._best.model, self._best.score, self._step, reason)
+
+    def close(self) -> None:
+        """Release what the checkpoints hold."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()

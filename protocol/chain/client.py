@@ -1,0 +1,279 @@
+"""One account's view of the contracts: what a participant reads and sends on the chain.
+
+Used by clients (Put, claim), nodes (register, unregister) and aggregators (submit a settlement). Every
+refusal of the chain becomes a `ChainError` with one sentence; custom contract errors are decoded into
+``Component__Reason(have, need)`` so that the sentence names the numbers.
+
+Source: design section 5; PoT 3.1.1 (Put, Get, Manage).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+from eth_account import Account
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+from web3 import HTTPProvider, Web3
+from web3.exceptions import ContractCustomError, ContractLogicError, Web3Exception
+
+from protocol.chain.artifacts import CONTRACTS, load
+from protocol.chain.deployment import AddressBook, parameter_key
+from protocol.crypto import Key
+from protocol.errors import ChainError
+from protocol.parameters import PARAMETERS, Parameters
+from protocol.roles import Role
+from protocol.transactions import Order, Report
+from protocol.typed_data import Domain
+
+RPC_TIMEOUT_S: Final = 10
+RECEIPT_TIMEOUT_S: Final = 120
+
+
+def connect(rpc_url: str, chain_id: int | None = None) -> Web3:
+    """A web3 connection that answers.
+
+    Raises:
+        ChainError: no node answers at ``rpc_url``, or it serves another chain than ``chain_id``.
+    """
+    web3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S}))
+    with chain_errors(f"no chain node answers at {rpc_url}; start one with `dtn devnet up`, or set --rpc"):
+        found = web3.eth.chain_id
+    if chain_id is not None and found != chain_id:
+        raise ChainError(f"{rpc_url} serves chain {found}, the address book is for chain {chain_id}")
+    return web3
+
+
+@contextmanager
+def chain_errors(doing: str) -> Iterator[None]:
+    """Turn whatever web3 and its transport raise into one `ChainError`."""
+    try:
+        yield
+    except ContractCustomError as reason:
+        raise ChainError(f"{doing}: {decode_custom_error(reason)}") from reason
+    except ContractLogicError as reason:
+        raise ChainError(f"{doing}: {reason.message or reason}") from reason
+    except (Web3Exception, OSError, ValueError) as reason:
+        raise ChainError(f"{doing}: {reason}") from reason
+
+
+@cache
+def _errors_by_selector() -> dict[str, tuple[str, tuple[str, ...]]]:
+    errors = {}
+    for name in CONTRACTS:
+        for item in load(name).abi:
+            if item["type"] == "error":
+                types = tuple(field["type"] for field in item["inputs"])
+                selector = keccak(text=f"{item['name']}({','.join(types)})")[:4].hex()
+                errors[selector] = (item["name"], types)
+    return errors
+
+
+def decode_custom_error(reason: ContractCustomError) -> str:
+    """``Component__Reason(have, need)`` of a custom error, or its raw data."""
+    data = str(reason.data or reason.message or "")
+    known = _errors_by_selector().get(data[2:10])
+    if known is None:
+        return f"the contract refused with {data[:74]}"
+    name, types = known
+    try:
+        values = Web3().codec.decode(types, bytes.fromhex(data[10:]))
+    except (ValueError, Web3Exception):
+        values = ()
+    return f"{name}({', '.join(_show(value) for value in values)})"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bytes):
+        text = value.rstrip(b"\0")
+        return text.decode() if text.isascii() and text else "0x" + value.hex()
+    return str(value)
+
+
+class ChainClient:
+    """The contracts of one network as seen and used by one account."""
+
+    def __init__(self, web3: Web3, book: AddressBook, key: Key | None = None) -> None:
+        self.web3 = web3
+        self.book = book
+        self._account = Account.from_key(key.secret) if key is not None else None
+        self._lock = threading.Lock()  # one account's transactions take their nonces one after another
+        self.token = self._contract(book.token, "TrainingToken")
+        self.parameters = self._contract(book.parameters, "Parameters")
+        self.registry = self._contract(book.registry, "NodeRegistry")
+        self.orders = self._contract(book.orders, "OrderBook")
+        self.committee = self._contract(book.committee, "Committee")
+        self.settlement = self._contract(book.settlement, "Settlement")
+
+    def _contract(self, address: str, name: str) -> Any:
+        return self.web3.eth.contract(address=to_checksum_address(address), abi=load(name).abi)
+
+    @property
+    def domain(self) -> Domain:
+        """The network's EIP-712 domain."""
+        return Domain(self.book.chain_id, bytes.fromhex(self.book.parameters[2:]))
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def read_parameters(self) -> Parameters:
+        """All parameters as they stand on the chain now."""
+        with chain_errors("cannot read the protocol parameters"):
+            values = [(name, self.parameter(name)) for name in sorted(PARAMETERS)]
+        return Parameters(tuple(values))
+
+    def parameter(self, name: str) -> int:
+        """One parameter as it stands on the chain now."""
+        with chain_errors(f"cannot read the parameter {name}"):
+            return int(self.parameters.functions.get(parameter_key(name)).call())
+
+    def members(self) -> tuple[bytes, ...]:
+        """The committee's members, ascending."""
+        with chain_errors("cannot read the committee"):
+            return tuple(bytes.fromhex(member[2:]) for member in self.committee.functions.members().call())
+
+    def endpoint_of(self, account: bytes) -> tuple[str, bytes]:
+        """A node's registered endpoint and link key."""
+        with chain_errors("cannot read the node registry"):
+            endpoint, link_key = self.registry.functions.endpointOf(to_checksum_address(account)).call()
+        return str(endpoint), bytes(link_key)
+
+    def stake_of(self, account: bytes, role: Role) -> tuple[int, int, int]:
+        """Bonded, unbonding and withdrawable stake in wei."""
+        with chain_errors("cannot read the node registry"):
+            stake = self.registry.functions.stakeOf(to_checksum_address(account), int(role)).call()
+        return int(stake[0]), int(stake[1]), int(stake[2])
+
+    def balance_of(self, account: bytes) -> int:
+        """Token balance in wei."""
+        with chain_errors("cannot read the token balance"):
+            return int(self.token.functions.balanceOf(to_checksum_address(account)).call())
+
+    def last_epoch(self) -> int:
+        """The epoch of the last settlement applied."""
+        with chain_errors("cannot read the settlement contract"):
+            return int(self.settlement.functions.lastEpoch().call())
+
+    def claimed(self, account: bytes, epoch: int) -> bool:
+        """Whether an account's credit of an epoch was paid out."""
+        with chain_errors("cannot read the settlement contract"):
+            return bool(self.settlement.functions.claimed(to_checksum_address(account), epoch).call())
+
+    # Sending ---------------------------------------------------------------------------------------
+
+    def send(self, function: Any, doing: str) -> Any:
+        """Sign and send one contract call and wait for its receipt.
+
+        Raises:
+            ChainError: refused, reverted, or not mined in time.
+        """
+        if self._account is None:
+            raise ChainError(f"{doing}: a key is needed; pass --key FILE")
+        with self._lock, chain_errors(doing):
+            sender = self._account.address
+            nonce = self.web3.eth.get_transaction_count(sender, "pending")
+            transaction = function.build_transaction({"from": sender, "nonce": nonce})
+            signed = self._account.sign_transaction(transaction)
+            sent = self.web3.eth.send_raw_transaction(signed.raw_transaction)
+            receipt = self.web3.eth.wait_for_transaction_receipt(
+                sent, timeout=RECEIPT_TIMEOUT_S, poll_latency=0.1
+            )
+        if receipt["status"] != 1:
+            raise ChainError(f"{doing}: the chain reverted transaction 0x{sent.hex()}")
+        return receipt
+
+    def approve(self, spender: str, amount_wei: int) -> None:
+        """Let a contract take ``amount_wei`` of this account's tokens."""
+        self._require_funds(amount_wei)
+        self.send(self.token.functions.approve(to_checksum_address(spender), amount_wei), "approving tokens")
+
+    def _require_funds(self, amount_wei: int) -> None:
+        assert self._account is not None, "spending needs a key"
+        address = bytes.fromhex(self._account.address[2:])
+        balance = self.balance_of(address)
+        if balance < amount_wei:
+            raise ChainError(
+                f"{self._account.address} holds {balance} wei of tokens and needs {amount_wei}; "
+                "send it some tokens first"
+            )
+        with chain_errors("cannot read the account's balance"):
+            gas_money = self.web3.eth.get_balance(self._account.address)
+        if not gas_money:
+            raise ChainError(
+                f"{self._account.address} has nothing to pay gas with; send it some of the chain's coin"
+            )
+
+    def put(self, order: Order) -> Any:
+        """Escrow an order's reward and deposit; returns the receipt of ``OrderBook.put``."""
+        self.approve(self.book.orders, order.reward + order.deposit)
+        return self.send(self.orders.functions.put(order_tuple(order)), "the order was not placed")
+
+    def reclaim(self, oid: bytes) -> Any:
+        """Take back the escrow of an order that nobody settled."""
+        return self.send(self.orders.functions.reclaim(oid), "the escrow was not reclaimed")
+
+    def register(self, role: Role, amount_wei: int, endpoint: str, link_key: bytes) -> Any:
+        """Stake for a role and say where this node is reached."""
+        self.approve(self.book.registry, amount_wei)
+        call = self.registry.functions.register(int(role), amount_wei, endpoint, link_key)
+        return self.send(call, f"not registered as {role.name.lower()}")
+
+    def set_endpoint(self, endpoint: str, link_key: bytes) -> Any:
+        """Change where this node is reached."""
+        return self.send(
+            self.registry.functions.setEndpoint(endpoint, link_key), "the endpoint was not changed"
+        )
+
+    def request_unstake(self, role: Role, amount_wei: int) -> Any:
+        """Start to take stake out of a role."""
+        call = self.registry.functions.requestUnstake(int(role), amount_wei)
+        return self.send(call, f"the stake as {role.name.lower()} was not unbonded")
+
+    def withdraw(self, role: Role) -> Any:
+        """Take released stake home."""
+        return self.send(self.registry.functions.withdraw(int(role)), "nothing was withdrawn")
+
+    def claim(
+        self, account: bytes, epochs: Sequence[int], amounts: Sequence[int], proofs: Sequence[Sequence[bytes]]
+    ) -> Any:
+        """Pay out an account's credits of some epochs."""
+        call = self.settlement.functions.claim(to_checksum_address(account), epochs, amounts, proofs)
+        return self.send(call, "the credits were not paid out")
+
+    def settle(self, report: Report, signers: int, signatures: bytes) -> Any:
+        """Submit a settlement signed by the committee."""
+        call = self.settlement.functions.update(report_tuple(report), signers, signatures)
+        return self.send(call, f"the settlement of epoch {report.epoch} was not applied")
+
+
+def order_tuple(order: Order) -> tuple[Any, ...]:
+    """An order as the contract's ABI takes it."""
+    return (
+        to_checksum_address(order.client),
+        order.nonce,
+        order.kind,
+        order.reward,
+        order.deposit,
+        order.train_window,
+        order.validate_window,
+        order.challenge_window,
+        order.task_hash,
+        order.task_link,
+        order.data_root,
+        order.baseline,
+    )
+
+
+def report_tuple(report: Report) -> tuple[Any, ...]:
+    """A report as the contract's ABI takes it."""
+    return (
+        report.epoch,
+        report.committee_epoch,
+        report.orders,
+        report.slashes,
+        report.releases,
+        report.credits,
+    )

@@ -1,0 +1,42 @@
+"""Every error the protocol raises on purpose.
+
+    ProtocolError
+    ├── InvalidKey            a private key that is not one
+    ├── InvalidSignature      a signature that is malformed, not canonical, or not by whom it says
+    ├── InvalidDocument       a task document that cannot be read or does not fit the protocol
+    ├── InvalidArtifact       a model file or data fragment that is not what it must be
+    ├── InvalidEncoding       bytes that do not decode to the message they claim to be
+    └── ChainError            the chain refused, or cannot be reached
+
+Each carries one sentence that says what is wrong and, where a person can act, what to do.
+"""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InvalidKey(ProtocolError):
+    """A private key that is not one."""
+
+
+class InvalidSignature(ProtocolError):
+    """A signature that is malformed, not canonical, or not by whom it says."""
+
+
+class InvalidDocument(ProtocolError):
+    """A task document that cannot be read or does not fit the protocol."""
+
+
+class InvalidArtifact(ProtocolError):
+    """A model file or data fragment that is not what it must be."""
+
+
+class InvalidEncoding(ProtocolError):
+    """Bytes that do not decode to the message they claim to be."""
+
+
+class ChainError(ProtocolError):
+    """The chain refused a call, or cannot be reached."""

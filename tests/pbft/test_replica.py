@@ -1,0 +1,168 @@
+"""Safety and progress of the committee: what must hold whatever the network and the machines do."""
+
+from __future__ import annotations
+
+import pytest
+
+from aggregator.pbft.messages import PrePrepare, Vote, VoteKind, cast
+from tests.pbft.network import LIMITS, Committee
+
+
+def test_every_member_executes_every_batch_in_one_order() -> None:
+    network = Committee()
+    for number in range(20):
+        network.submit(b"transaction %d" % number)
+        network.run(200)
+    network.run(1000)
+    network.check()
+    assert network.executed() == [20] * 4
+    assert all(machine.replica.view == 0 and not machine.misbehaved for machine in network.machines)
+
+
+def test_memory_is_freed_at_stable_checkpoints() -> None:
+    network = Committee()
+    for number in range(40):
+        network.submit(b"transaction %d" % number)
+        network.run(200)
+    network.run(1000)
+    for machine in network.machines:
+        assert machine.replica.low == 40
+        assert len(machine.replica._slots) <= LIMITS.checkpoint_interval
+        assert len(machine.replica._bodies) <= LIMITS.checkpoint_interval
+
+
+def test_the_loss_of_the_primary_is_survived() -> None:
+    network = Committee()
+    network.submit(b"before")
+    network.run(500)
+    network.crash(0)
+    network.submit(b"after")
+    network.run(5000)
+    network.check()
+    assert network.executed()[1:] == [2, 2, 2]
+    assert {machine.replica.view for machine in network.machines[1:]} == {1}
+
+
+def test_two_primaries_in_a_row_may_fail_in_a_committee_of_seven() -> None:
+    network = Committee(7)
+    network.crash(0)
+    network.crash(1)
+    network.submit(b"transaction")
+    network.run(20_000)
+    network.check()
+    assert network.executed()[2:] == [1] * 5
+
+
+def test_a_batch_prepared_before_a_view_change_keeps_its_number() -> None:
+    """Commits of view 0 are lost after the batch is prepared; view 1 must propose the same batch again."""
+    network = Committee()
+    network.filter = lambda sender, to, m: (
+        None if isinstance(m, Vote) and m.kind is VoteKind.COMMIT and m.view == 0 else m
+    )
+    network.submit(b"prepared in view 0")
+    network.run(400)
+    assert network.executed() == [0] * 4
+    digests = {machine.replica._slots[1].prepared.pre_prepare.digest for machine in network.machines}  # type: ignore[union-attr]
+    network.crash(0)
+    network.submit(b"later")
+    network.run(6000)
+    network.check()
+    assert {machine.log[0] for machine in network.machines[1:]} == digests
+
+
+@pytest.mark.parametrize("victim", range(4))
+def test_any_member_killed_and_restarted_catches_up(victim: int) -> None:
+    network = Committee(seed=victim)
+    network.submit(b"first")
+    network.run(500)
+    network.crash(victim)
+    for number in range(30):
+        network.submit(b"transaction %d" % number)
+        network.run(400)
+    network.restart(victim)
+    network.run(8000)
+    network.check()
+    assert len(set(network.executed())) == 1 and network.executed()[0] >= 20
+    network.submit(b"last")
+    network.run(8000)
+    assert len(set(network.executed())) == 1
+
+
+def test_a_member_behind_a_partition_catches_up_and_votes_again() -> None:
+    network = Committee()
+    network.isolate(3)
+    for number in range(80):
+        network.submit(b"transaction %d" % number, to={0, 1, 2})
+        network.run(150)
+    assert network.executed()[3] == 0
+    network.partition = set()
+    network.run(8000)
+    network.crash(2)  # now progress needs the member that was behind
+    for number in range(20):
+        network.submit(b"again %d" % number)
+        network.run(500)
+    network.run(8000)
+    network.check()
+    assert network.executed()[0] == network.executed()[1] == network.executed()[3] >= 90
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_agreement_and_progress_on_a_bad_network_with_restarts(seed: int) -> None:
+    network = Committee(seed=seed, loss=0.15, duplication=0.1)
+    for number in range(25):
+        network.submit(b"transaction %d" % number)
+        network.run(network.random.randint(50, 500))
+        if number % 6 == 5:
+            victim = network.random.randrange(4)
+            network.crash(victim)
+            network.run(network.random.randint(100, 3000))
+            network.restart(victim)
+        network.check()
+    network.loss = network.duplication = 0.0
+    network.submit(b"healed")
+    network.run(60_000)
+    network.check()
+    assert len(set(network.executed())) == 1
+    assert all(not machine.pending for machine in network.machines)
+
+
+def test_an_equivocating_primary_cannot_split_the_committee() -> None:
+    """Member 0 proposes one batch to members 1 and 2 and another to member 3."""
+    network = Committee()
+
+    def equivocate(sender: int, to: int, message: object) -> object:
+        if sender == 0 and to == 3 and isinstance(message, PrePrepare):
+            other = type(message.batch)(message.batch.timestamp_ms + 1, None, (), message.batch.transactions)
+            vote = cast(
+                network.members.domain,
+                network.keys[0],
+                0,
+                VoteKind.PRE_PREPARE,
+                message.vote.view,
+                message.vote.sequence,
+                other.digest(),
+            )
+            return PrePrepare(vote, other)
+        return message
+
+    network.filter = equivocate  # type: ignore[assignment]
+    network.submit(b"transaction")
+    network.run(10_000)
+    network.check()
+    assert network.executed()[1] >= 1
+
+
+def test_a_forged_vote_is_noticed_and_changes_nothing() -> None:
+    network = Committee()
+
+    def forge(sender: int, to: int, message: object) -> object:
+        if sender == 3 and isinstance(message, Vote):
+            return Vote(message.kind, message.view, message.sequence, message.digest, 2, message.signature)
+        return message
+
+    network.filter = forge  # type: ignore[assignment]
+    network.submit(b"transaction")
+    network.run(3000)
+    network.check()
+    assert network.executed() == [1] * 4
+    assert any("not signed by member 2" in reason for reason in network.machines[0].misbehaved)
