@@ -42,8 +42,10 @@ lint: install
 types: install
 	mypy
 
+# Ape compiles again what changed, but not what imports it: hence --force.
 test-contracts: install
 	forge test
+	ape compile --force
 	ape test tests/contracts
 
 # Ape's pytest plug-in would start a chain of its own for every run.
@@ -77,7 +79,7 @@ $(VENV): pyproject.toml constraints.txt
 
 $(NODE): package.json
 	@command -v node >/dev/null && command -v npm >/dev/null && \
-		node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' || \
+		node -e 'process.exit(+process.versions.node.split(".")[0] < 20 ? 1 : 0)' || \
 		{ echo "Node.js 20 or newer with npm is needed: install it, then run make again" >&2; exit 1; }
 	npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -102,8 +102,10 @@ class Service:
 
     async def run(self) -> None:
         """Recover, listen, take part; returns after SIGTERM or SIGINT."""
-        self._links.start()
         await asyncio.to_thread(self._node.recover)
+        # Peers before listening: whoever connects unknown is refused for good by ZeroMQ.
+        self._links.set_peers(await asyncio.to_thread(self._read_peers))
+        self._links.start()
         log.info("member %d resumes at sequence %d", self._index, self._node.replica.executed)
         app = build_app(self._node, self._archive, self._alarms)
         listener = self._listen()
@@ -165,13 +167,15 @@ class Service:
 
     async def _keep_peers(self) -> None:
         """Connect to the members where the chain says they are, and follow their moves."""
+        peers: dict[int, Peer] = {}
         while True:
+            await asyncio.sleep(PEER_PERIOD_S)
             try:
                 peers = await asyncio.to_thread(self._read_peers)
-                self._links.set_peers(peers)
             except ChainError as reason:
                 log.warning("%s; known links stay", reason)
-            await asyncio.sleep(PEER_PERIOD_S)
+            if peers:
+                self._links.set_peers(peers)
 
     def _read_peers(self) -> dict[int, Peer]:
         peers = {}

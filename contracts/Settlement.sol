@@ -16,7 +16,7 @@ import {MemberSignatures} from "./lib/MemberSignatures.sol";
 import {NetworkDomain} from "./lib/NetworkDomain.sol";
 
 /// @title Manage.Update: one transaction per update cycle applies what the ledger decided.
-/// @dev Invariant: the tokens held are at least the credits not yet claimed. Each report credits exactly the escrow
+/// @dev Invariant: the tokens held are the escrows of the OrderBook plus the credits not yet claimed. Each report credits exactly the escrow
 /// it consumes plus the stake it slashes, so no report can pay out of an earlier one's tokens; roots are never
 /// overwritten, so an account's earnings never fall, whatever a later committee signs. Credits are increments per
 /// epoch. Source: PoT 3.3.4 (Manage.Update), algorithm 4.
@@ -58,17 +58,17 @@ contract Settlement is ISettlement, NetworkDomain {
 
     /// @inheritdoc ISettlement
     function update(Report calldata report, uint256 signers, bytes calldata signatures) external {
-        uint64 epoch = report.epoch;
-        require(epoch == lastEpoch + 1, Settlement__EpochMismatch(epoch, lastEpoch + 1));
+        uint64 epoch = lastEpoch + 1;
+        require(report.epoch == epoch, Settlement__EpochMismatch(report.epoch, epoch));
         _requireSigned(report, signers, signatures);
         (bytes32 root, uint256 credited) = _rootOf(report.credits);
 
         lastEpoch = epoch;
         roots[epoch] = root;
 
-        uint256 consumed = report.orders.length == 0 ? 0 : orders.consume(report.orders);
-        uint256 slashed = report.slashes.length == 0 ? 0 : registry.slash(report.slashes);
-        if (report.releases.length > 0) registry.release(report.releases);
+        uint256 consumed = _consume(report.orders);
+        uint256 slashed = _slash(report.slashes);
+        _release(report.releases);
         require(credited == consumed + slashed, Settlement__NotConserved(credited, consumed + slashed));
         emit Settled(epoch, root, credited, consumed, slashed);
     }
@@ -99,6 +99,12 @@ contract Settlement is ISettlement, NetworkDomain {
     }
 
     /// @inheritdoc ISettlement
+    function refund(address client, uint256 amount) external {
+        require(msg.sender == address(orders), Settlement__NotOrderBook(msg.sender, address(orders)));
+        token.safeTransfer(client, amount);
+    }
+
+    /// @inheritdoc ISettlement
     function claimed(address account, uint64 epoch) external view returns (bool) {
         return _claimed[account].get(epoch);
     }
@@ -118,6 +124,19 @@ contract Settlement is ISettlement, NetworkDomain {
                 )
             )
         );
+    }
+
+    // Nothing to do is not worth a call: most reports slash and release nobody.
+    function _consume(bytes calldata oids) private returns (uint256 total) {
+        if (oids.length > 0) total = orders.consume(oids);
+    }
+
+    function _slash(bytes calldata entries) private returns (uint256 total) {
+        if (entries.length > 0) total = registry.slash(entries);
+    }
+
+    function _release(bytes calldata entries) private {
+        if (entries.length > 0) registry.release(entries);
     }
 
     function _requireSigned(Report calldata report, uint256 signers, bytes calldata signatures) private view {

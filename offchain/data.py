@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.tensors import open_tensors, write_tensors
 from protocol.errors import InvalidArtifact
@@ -33,9 +34,9 @@ MAX_SAMPLES: Final = 2**24
 class Fragment:
     """Samples and their labels, in the canonical order in which they are scored."""
 
-    x: np.ndarray
+    x: NDArray[Any]
     """``[n, *input_shape]``, float32 or uint8 (an image value ``v`` stands for ``v / 255``)."""
-    y: np.ndarray
+    y: NDArray[Any]
     """``[n]``, int32, in ``[0, classes)``."""
 
     @property
@@ -43,18 +44,18 @@ class Fragment:
         """Number of samples."""
         return len(self.y)
 
-    def real(self) -> np.ndarray:
+    def real(self) -> NDArray[Any]:
         """``x`` as float32, the way training sees it."""
         if self.x.dtype == np.uint8:
             return self.x.astype(np.float32) / np.float32(255)
         return self.x
 
-    def select(self, index: np.ndarray) -> Fragment:
+    def select(self, index: NDArray[Any]) -> Fragment:
         """The samples at ``index``, in that order."""
         return Fragment(self.x[index], self.y[index])
 
 
-def encode_fragment(x: np.ndarray, y: np.ndarray, salt: bytes) -> bytes:
+def encode_fragment(x: NDArray[Any], y: NDArray[Any], salt: bytes) -> bytes:
     """The file of one fragment.
 
     Args:
@@ -114,7 +115,7 @@ def _is_salt(text: str) -> bool:
     return len(text) == 2 * SALT_BYTES and all(character in "0123456789abcdef" for character in text)
 
 
-def _checked(x: np.ndarray, y: np.ndarray, input_shape: tuple[int, ...], classes: int | None) -> Fragment:
+def _checked(x: NDArray[Any], y: NDArray[Any], input_shape: tuple[int, ...], classes: int | None) -> Fragment:
     if y.ndim != 1 or not 1 <= len(y) <= MAX_SAMPLES:
         raise InvalidArtifact(f"a fragment has 1 to {MAX_SAMPLES} labels in a vector, not {y.shape}")
     if x.shape != (len(y), *input_shape):

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from protocol.errors import InvalidArtifact
@@ -71,7 +72,7 @@ def _extent(name: str, entry: object) -> tuple[np.dtype[Any], tuple[int, ...], i
     return DTYPES[kind], tuple(shape), offsets[0], offsets[1]
 
 
-def open_tensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def open_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Read-only views of the tensors by name, and the metadata.
 
     Raises:
@@ -96,7 +97,7 @@ def open_tensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return views, metadata
 
 
-def write_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
+def write_tensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> bytes:
     """The safetensors file of the tensors: equal tensors and metadata give equal bytes."""
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     for name, tensor in ordered.items():

@@ -194,11 +194,11 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(SignedTransaction)
 
 
-def sign_transaction(domain: Domain, body: LedgerTransaction, key: Key) -> SignedTransaction:
+def sign_transaction(domain: Domain, body: Transaction, key: Key) -> SignedTransaction:
     """``body`` signed by ``key``; the sender must be the key's address."""
     if body.sender != key.address:
         raise InvalidSignature("a transaction is signed by its sender")
-    return SignedTransaction(body, typed_data.sign(domain, body, key))
+    return SignedTransaction(body, typed_data.sign(domain, body, key))  # type: ignore[arg-type]
 
 
 def decode_transaction(data: bytes) -> SignedTransaction:

@@ -53,7 +53,7 @@ def _request() -> dict[str, Any]:
         "sources": {name: {"content": text} for name, text in sorted(_sources().items())},
         "settings": {
             "evmVersion": "prague",
-            "optimizer": {"enabled": True, "runs": 200},
+            "optimizer": {"enabled": True, "runs": 10_000},
             # Without it the bytecode would carry a hash of every comment.
             "metadata": {"bytecodeHash": "none", "appendCBOR": False},
             "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object"]}},

@@ -6,13 +6,15 @@ registered, and the key that was proved says which member a message is from, wha
 
 Bounds: `MAX_QUEUED` messages per peer and direction; when a peer's queue is full, new messages to it are
 dropped and counted (consensus repeats what matters); frames above `MAX_MESSAGE_BYTES` end the connection.
-Reconnection is ZeroMQ's, from 0.1 s up to 5 s.
+Reconnection is ZeroMQ's, from 0.1 s up to 5 s; but ZeroMQ never tries again after a refused handshake, and
+a peer refuses until it has read our registration, so connections to silent peers are made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from protocol.errors import InvalidEncoding, ProtocolError
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 4096
+SILENCE_S = 10.0
+"""A peer not heard from for so long gets a new connection."""
 
 
 class LinkError(ProtocolError):
@@ -70,6 +74,8 @@ class Links:
         self._router: zmq.asyncio.Socket | None = None
         self._dealers: dict[int, zmq.asyncio.Socket] = {}
         self._peers: dict[int, Peer] = {}
+        self._fresh_s: dict[int, float] = {}
+        """Per peer, when it was last heard from or connected to."""
 
     def start(self) -> None:
         """Listen for the other members.
@@ -103,9 +109,11 @@ class Links:
     def set_peers(self, peers: Mapping[int, Peer]) -> None:
         """Connect to exactly these members, and let exactly these in."""
         self._registered.members = {z85.encode(peer.link_key): peer.index for peer in peers.values()}
-        for index in [index for index, peer in self._peers.items() if peers.get(index) != peer]:
-            self._dealers.pop(index).close()
-            del self._peers[index]
+        now_s = time.monotonic()
+        for index, known in list(self._peers.items()):
+            if peers.get(index) != known or now_s - self._fresh_s[index] > SILENCE_S:
+                self._dealers.pop(index).close()
+                del self._peers[index]
         for index, peer in peers.items():
             if index in self._peers or index == self.index:
                 continue
@@ -120,6 +128,7 @@ class Links:
                 continue
             self._dealers[index] = dealer
             self._peers[index] = peer
+            self._fresh_s[index] = now_s
 
     def send(self, to: int, message: LinkMessage) -> None:
         """Queue a message for one member; never blocks."""
@@ -157,6 +166,7 @@ class Links:
                 log.warning("member %d sent bytes that are no message: %s", sender, reason)
                 continue
             self.counters["received"] += 1
+            self._fresh_s[sender] = time.monotonic()
             return sender, message
 
     def _sender(self, frame: zmq.Frame) -> int | None:

@@ -34,8 +34,6 @@ interface IOrderBook {
 
     /// @notice `order` stands in the book with its reward and deposit escrowed.
     event OrderPlaced(bytes32 indexed oid, address indexed client, Order order);
-    /// @notice A settlement took the escrow of `oid`.
-    event OrderConsumed(bytes32 indexed oid, uint96 amount);
     /// @notice The client took its escrow back after the network let the order lapse.
     event OrderReclaimed(bytes32 indexed oid, address indexed client, uint96 amount);
 
@@ -70,8 +68,8 @@ interface IOrderBook {
         external
         returns (bytes32 oid);
 
-    /// @notice Send the whole escrow of each packed, strictly ascending id to Settlement, the only caller.
-    /// @return total what was transferred
+    /// @notice Close the whole escrow of each packed, strictly ascending id; Settlement only.
+    /// @return total what Settlement may credit for them
     function consume(bytes calldata oids) external returns (uint256 total);
 
     /// @notice Give the client its escrow back once the order has lapsed; needs no committee.

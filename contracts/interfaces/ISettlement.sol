@@ -42,6 +42,8 @@ interface ISettlement {
     error Settlement__CreditInvalid(uint256 index);
     /// @notice Credits must equal the escrow consumed plus the stake slashed, exactly.
     error Settlement__NotConserved(uint256 have, uint256 need);
+    /// @notice Only the OrderBook asks for refunds.
+    error Settlement__NotOrderBook(address have, address need);
     /// @notice Epochs, amounts and proofs differ in length.
     error Settlement__ClaimLengths(uint256 have, uint256 need);
     /// @notice The credit of this epoch was paid before.
@@ -61,6 +63,9 @@ interface ISettlement {
         uint256[] calldata amounts,
         bytes32[][] calldata proofs
     ) external;
+
+    /// @notice Pay a lapsed order's escrow back to its client; OrderBook only.
+    function refund(address client, uint256 amount) external;
 
     /// @notice The EIP-712 digest that the committee signs.
     function digestOf(Report calldata report) external view returns (bytes32);

@@ -63,7 +63,6 @@ library CreditTree {
         assembly ("memory-safe") {
             for {} gt(count, 1) {} {
                 let odd := and(count, 1)
-                let parent := nodes
                 let end := add(nodes, shl(5, sub(count, odd)))
                 for { let child := nodes } lt(child, end) { child := add(child, 0x40) } {
                     let left := mload(child)
@@ -72,10 +71,10 @@ library CreditTree {
                     let larger := shl(5, gt(left, right))
                     mstore(larger, left)
                     mstore(xor(larger, 0x20), right)
-                    mstore(parent, keccak256(0x00, 0x40))
-                    parent := add(parent, 0x20)
+                    // Half as far from the first node as its children.
+                    mstore(shr(1, add(nodes, child)), keccak256(0x00, 0x40))
                 }
-                if odd { mstore(parent, mload(end)) }
+                if odd { mstore(shr(1, add(nodes, end)), mload(end)) }
                 count := add(shr(1, count), odd)
             }
             root := mload(nodes)

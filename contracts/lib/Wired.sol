@@ -13,7 +13,9 @@ abstract contract Wired is IWired {
     address public settlement;
 
     modifier onlySettlement() {
-        require(msg.sender == settlement, Wired__NotSettlement(msg.sender, settlement));
+        // One read: require would compute the error's arguments even when all is well.
+        address only = settlement;
+        require(msg.sender == only, Wired__NotSettlement(msg.sender, only));
         _;
     }
 

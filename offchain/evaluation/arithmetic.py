@@ -13,9 +13,10 @@ Source: PoT section 2.5 "Validation Definiteness"; docs/exact-1.md.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 ACTIVATION_LIMIT: Final = 32639
 """``127 * 256 + 127``: the largest 16-bit magnitude whose two balanced 8-bit limbs both fit int8."""
@@ -30,31 +31,31 @@ _MAX_SHIFT: Final = 62
 class Activations(NamedTuple):
     """What flows from layer to layer: integers and, per sample, the power of two they stand for."""
 
-    q: np.ndarray
+    q: NDArray[Any]
     """``[n, ...]`` int64, ``|q| <= ACTIVATION_LIMIT``."""
-    fraction: np.ndarray
+    fraction: NDArray[Any]
     """``[n]`` int64; a value is ``q * 2**-fraction``."""
 
 
-def per_sample(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+def per_sample(values: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     """``[n]`` shaped ``[n, 1, …, 1]``, to combine with ``like`` of ``[n, …]``."""
     return values.reshape((-1,) + (1,) * (like.ndim - 1))
 
 
-def round_shift(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def round_shift(values: NDArray[Any], shift: NDArray[Any]) -> NDArray[Any]:
     """``floor(values / 2**shift + 1/2)`` for ``shift >= 0`` and ``|values| < 2**60``."""
     shift = np.minimum(shift, _MAX_SHIFT)
     half = (np.int64(1) << shift) >> 1
     return (values + half) >> shift
 
 
-def align(values: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray:
+def align(values: NDArray[Any], have: NDArray[Any], want: NDArray[Any]) -> NDArray[Any]:
     """``values`` of fraction ``have`` in the fraction ``want``; the caller bounds ``want - have``."""
     left = np.clip(want - have, 0, _MAX_SHIFT)
     return round_shift(values << left, np.maximum(have - want, 0))
 
 
-def bit_length(values: np.ndarray) -> np.ndarray:
+def bit_length(values: NDArray[Any]) -> NDArray[Any]:
     """Bits of each non-negative integer: 0 for 0, 1 for 1, 2 for 2 and 3, …"""
     length = np.zeros_like(values)
     for bits in (32, 16, 8, 4, 2, 1):
@@ -64,7 +65,7 @@ def bit_length(values: np.ndarray) -> np.ndarray:
     return length + values
 
 
-def normalise(values: np.ndarray, fraction: np.ndarray) -> Activations:
+def normalise(values: NDArray[Any], fraction: NDArray[Any]) -> Activations:
     """Accumulators to activations: per sample the smallest right shift after which every one fits.
 
     Args:
@@ -78,7 +79,7 @@ def normalise(values: np.ndarray, fraction: np.ndarray) -> Activations:
 
 
 def accumulate(
-    products: np.ndarray, fraction: np.ndarray, bias: np.ndarray | None, bias_fraction: np.ndarray
+    products: NDArray[Any], fraction: NDArray[Any], bias: NDArray[Any] | None, bias_fraction: NDArray[Any]
 ) -> Activations:
     """Scaled sums plus bias, to activations: the end of every contraction.
 

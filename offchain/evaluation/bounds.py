@@ -16,9 +16,10 @@ Source: design section 7; docs/exact-1.md, "Why every sum is exact".
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, HEADROOM_BITS
 from offchain.evaluation.quantise import MANTISSA_BITS, MULTIPLIER_BITS, WEIGHT_LIMIT
@@ -47,14 +48,14 @@ class Contraction(NamedTuple):
     """Container of everything after float32."""
 
 
-def largest_row(weight: np.ndarray, parts: int = 1) -> int:
+def largest_row(weight: NDArray[Any], parts: int = 1) -> int:
     """``max over channels of sum |weight|``, over any one of ``parts`` slices of the last input axis."""
     slices = np.array_split(weight, parts, axis=-2)
     axes = tuple(range(weight.ndim - 1))
     return max(int(np.abs(piece, dtype=np.int32).sum(axis=axes, dtype=np.int64).max()) for piece in slices)
 
 
-def plan_contraction(weight: np.ndarray, input_limit: int) -> Contraction:
+def plan_contraction(weight: NDArray[Any], input_limit: int) -> Contraction:
     """A safe way to compute ``weight`` against activations of magnitude at most ``input_limit``.
 
     Args:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced, x64
@@ -48,7 +49,9 @@ def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool) ->
     Raises:
         UnprovenBound: for some layer nothing is proved exact.
     """
-    limit, named, plans = IMAGE_LIMIT if images else ACTIVATION_LIMIT, {}, []
+    limit = IMAGE_LIMIT if images else ACTIVATION_LIMIT
+    named: dict[str, int] = {}
+    plans: list[Hashable] = []
     shape = architecture.input_shape
     for layer, integers, output in zip(
         architecture.computed_layers, prepared, shapes(architecture), strict=False
@@ -79,7 +82,7 @@ def compiled(architecture: Architecture, plans: Plans) -> Callable[[Any, Traced]
     return jax.jit(program)
 
 
-def inputs_in_batches(x: np.ndarray, batch_size: int) -> Iterator[tuple[int, Traced]]:
+def inputs_in_batches(x: NDArray[Any], batch_size: int) -> Iterator[tuple[int, Traced]]:
     """Samples on the device, as integers, batch by batch; the last is filled up with its first sample."""
     for start in range(0, len(x), batch_size):
         piece = x[start : start + batch_size]
@@ -90,7 +93,7 @@ def inputs_in_batches(x: np.ndarray, batch_size: int) -> Iterator[tuple[int, Tra
         yield count, Traced(jnp.asarray(q), jnp.asarray(fraction))
 
 
-def quantise_fast(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantise_fast(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """``quantise_inputs`` in float32 and int32, through float64 where that is exact.
 
     A float32 has 24 bits: times a power of two, plus one half, it fits float64's 53 wherever the sum
@@ -111,12 +114,12 @@ def device_parameters(prepared: tuple[Any, ...]) -> tuple[Any, ...]:
     return jax.tree.map(_narrow, prepared)
 
 
-def _narrow(values: np.ndarray) -> jax.Array:
+def _narrow(values: NDArray[Any]) -> jax.Array:
     return jnp.asarray(values, values.dtype if values.dtype == np.int8 else np.int32)
 
 
 def run(
-    prepared: tuple[Any, ...], architecture: Architecture, x: np.ndarray, batch_size: int | None = None
+    prepared: tuple[Any, ...], architecture: Architecture, x: NDArray[Any], batch_size: int | None = None
 ) -> Activations:
     """Outputs of the model, the same integers as ``specification.run``.
 
@@ -149,6 +152,6 @@ def run_batches(
     return Activations(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
 
 
-def _fetch(count: int, value: Traced) -> tuple[np.ndarray, np.ndarray]:
+def _fetch(count: int, value: Traced) -> tuple[NDArray[Any], NDArray[Any]]:
     q = np.asarray(value.q)[:count].astype(np.int64)
     return q, np.asarray(value.fraction)[:count].astype(np.int64)

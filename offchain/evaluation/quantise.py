@@ -9,9 +9,10 @@ Source: docs/exact-1.md, "Parameters" and "Inputs"; PoT section 2.5 "Validation 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.evaluation.arithmetic import ACTIVATION_BITS, ACTIVATION_LIMIT, FINEST, Activations, bit_length
 
@@ -30,19 +31,19 @@ class Linear(NamedTuple):
     """A contraction's parameters: output channel ``c`` is ``multiplier[c] * (weight[..., c] · q)``,
     standing for that times ``2**-(multiplier_fraction + fraction of q)``, plus the bias."""
 
-    weight: np.ndarray
+    weight: NDArray[Any]
     """Kernel's shape, int8, ``|weight| <= WEIGHT_LIMIT``; the last axis is the output channel."""
-    multiplier: np.ndarray
+    multiplier: NDArray[Any]
     """``[channels]`` int64 in ``[0, 2**15)``."""
-    multiplier_fraction: np.ndarray
-    """Scalar int64: ``g``."""
-    bias: np.ndarray | None
+    multiplier_fraction: Any
+    """Scalar int64: ``g``; a JAX scalar once on the device."""
+    bias: NDArray[Any] | None
     """``[channels]`` int64, ``|bias| <= 2**24``, or None."""
-    bias_fraction: np.ndarray
+    bias_fraction: Any
     """Scalar int64."""
 
 
-def dyadic(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dyadic(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """``(m, e)`` in int64 with ``values == m * 2**e`` and ``2**23 <= |m| < 2**24``; ``(0, 0)`` for zero."""
     bits = np.ascontiguousarray(values, np.float32).view(np.int32).astype(np.int64)
     field, low = (bits >> 23) & 255, bits & ((1 << 23) - 1)
@@ -55,12 +56,12 @@ def dyadic(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(bits < 0, -1, 1) * (whole << up), exponent
 
 
-def round_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def round_ratio(numerator: NDArray[Any], denominator: NDArray[Any] | np.int64 | int) -> NDArray[Any]:
     """``floor(numerator / denominator + 1/2)`` in int64 for ``denominator > 0``."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def scale_to(values: np.ndarray, fraction: int | np.ndarray) -> np.ndarray:
+def scale_to(values: NDArray[Any], fraction: int | NDArray[Any]) -> NDArray[Any]:
     """``floor(values * 2**fraction + 1/2)`` in int64; the caller keeps results within ``2**38``."""
     mantissa, exponent = dyadic(values)
     shift = exponent + fraction
@@ -68,7 +69,7 @@ def scale_to(values: np.ndarray, fraction: int | np.ndarray) -> np.ndarray:
     return ((mantissa << left) + ((np.int64(1) << right) >> 1)) >> right
 
 
-def quantise_linear(kernel: np.ndarray, bias: np.ndarray | None) -> Linear:
+def quantise_linear(kernel: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
     """Integers of a dense or convolution layer.
 
     Each output channel ``c`` is scaled by its own ``a = max |kernel[..., c]|``: weights become
@@ -92,7 +93,7 @@ def quantise_linear(kernel: np.ndarray, bias: np.ndarray | None) -> Linear:
     return Linear(weight.reshape(kernel.shape), multiplier, fraction, whole, bias_fraction)
 
 
-def _multipliers(top: np.ndarray, top_exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _multipliers(top: NDArray[Any], top_exponent: NDArray[Any]) -> tuple[NDArray[Any], np.int64]:
     """``round(a / 127 * 2**g)`` per channel for ``a = top * 2**top_exponent``, and ``g``."""
     if not top.any():
         return np.zeros_like(top), np.int64(0)
@@ -104,7 +105,7 @@ def _multipliers(top: np.ndarray, top_exponent: np.ndarray) -> tuple[np.ndarray,
     return round_ratio(top, np.int64(WEIGHT_LIMIT) << right), np.int64(-shift - highest)
 
 
-def _bias(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bias(bias: NDArray[Any]) -> tuple[NDArray[Any], np.int64]:
     """The bias in the fraction in which its largest entry is a 24-bit integer, exactly."""
     mantissa, exponent = dyadic(bias)
     if not mantissa.any():
@@ -119,7 +120,7 @@ def quantise_mean(count: int) -> tuple[int, int]:
     return (2 ** (fraction + 1) + count) // (2 * count), fraction
 
 
-def quantise_inputs(x: np.ndarray) -> Activations:
+def quantise_inputs(x: NDArray[Any]) -> Activations:
     """Samples as activations.
 
     uint8 values are images: ``round(v / 255 * 4096)`` in fraction 12. A float32 sample takes the largest

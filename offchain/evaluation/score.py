@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.data import Fragment, concatenate
 from offchain.evaluation import exact_jax, metrics, specification
@@ -44,9 +45,9 @@ class Evaluation:
 
 
 def outputs_of(
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, NDArray[Any]],
     architecture: Architecture,
-    x: np.ndarray,
+    x: NDArray[Any],
     *,
     backend: Backend = "auto",
     batch_size: int | None = None,
@@ -63,11 +64,14 @@ def outputs_of(
 
 
 def leaves(outputs: Activations) -> list[bytes]:
-    """One leaf per sample: ``keccak256(index ‖ fraction ‖ outputs)``, big-endian in 8, 4 and 2 bytes each."""
+    """One leaf per sample: ``keccak256(keccak256(index ‖ fraction ‖ outputs))``.
+
+    Big-endian, in 8, 4 and 2 bytes each; hashed twice, so that no inner node can pass for a leaf.
+    """
     rows = outputs.q.astype(">i2").reshape(len(outputs.q), -1)
     fractions = outputs.fraction.astype(">i4")
     return [
-        keccak256(index.to_bytes(8, "big") + fractions[index].tobytes() + rows[index].tobytes())
+        keccak256(keccak256(index.to_bytes(8, "big") + fractions[index].tobytes() + rows[index].tobytes()))
         for index in range(len(rows))
     ]
 
@@ -106,7 +110,7 @@ class Scorer:
         size = exact_jax.batch_size_for(architecture, samples.count)
         self._batches = list(exact_jax.inputs_in_batches(samples.x, size))
 
-    def score(self, tensors: Mapping[str, np.ndarray]) -> int:
+    def score(self, tensors: Mapping[str, NDArray[Any]]) -> int:
         """Millionths: the score that ``evaluate`` gives the encoded tensors on these samples.
 
         Raises:
@@ -120,7 +124,7 @@ class Scorer:
 
 
 def evaluate_params(
-    tensors: Mapping[str, np.ndarray], architecture: Architecture, samples: Fragment, metric: Metric
+    tensors: Mapping[str, NDArray[Any]], architecture: Architecture, samples: Fragment, metric: Metric
 ) -> int:
     """Millionths: the score of parameters in memory, equal to that of their model file.
 

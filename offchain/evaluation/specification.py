@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from offchain.evaluation.arithmetic import Activations
 from offchain.evaluation.quantise import quantise_inputs
@@ -19,7 +19,7 @@ from offchain.models.layers import VOCABULARY
 from protocol.architecture import Architecture
 
 
-def prepare(tensors: Mapping[str, np.ndarray], architecture: Architecture) -> tuple[Any, ...]:
+def prepare(tensors: Mapping[str, NDArray[Any]], architecture: Architecture) -> tuple[Any, ...]:
     """The parameters as integers, one entry per computed layer (None for a layer that has none).
 
     Args:
@@ -33,7 +33,7 @@ def prepare(tensors: Mapping[str, np.ndarray], architecture: Architecture) -> tu
     return tuple(prepared)
 
 
-def run(prepared: tuple[Any, ...], architecture: Architecture, x: np.ndarray) -> Activations:
+def run(prepared: tuple[Any, ...], architecture: Architecture, x: NDArray[Any]) -> Activations:
     """Outputs of the model: one row of integers and one fraction per sample.
 
     Args:

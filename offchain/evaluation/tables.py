@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.evaluation.arithmetic import Activations
 
@@ -66,7 +67,7 @@ def _logarithms() -> list[int]:
     return table
 
 
-def _pinned(name: str, values: list[int], digest: str) -> np.ndarray:
+def _pinned(name: str, values: list[int], digest: str) -> NDArray[Any]:
     table = np.array(values, dtype=">i8")
     found = hashlib.sha256(table.tobytes()).hexdigest()
     if found != digest:
@@ -112,12 +113,12 @@ def power(distance: Any, xp: ModuleType) -> Any:
     return xp.where(inside, product, 0)
 
 
-def exponentials(x: Activations) -> np.ndarray:
+def exponentials(x: Activations) -> NDArray[Any]:
     """``exp(x - max x)`` over the last axis at ``2**30``, int64."""
     return power(distances(x.q, x.fraction, np), np)
 
 
-def logarithm(total: np.ndarray) -> np.ndarray:
+def logarithm(total: NDArray[Any]) -> NDArray[Any]:
     """``ln(total / 2**30)`` in ``2**-16``, for int64 ``2**30 <= total < 2**62``: table and straight line."""
     exponent = np.zeros_like(total)
     for bits in (32, 16, 8, 4, 2, 1):

@@ -1,0 +1,1 @@
+"""Models: the layer vocabulary, families on top of it, Flax modules and model files."""

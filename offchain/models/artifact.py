@@ -10,14 +10,16 @@ Source: PoT section 2.3 (the model that a claim commits to); design sections 3 a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offchain.tensors import MAX_HEADER_BYTES, open_tensors, write_tensors
 from protocol.architecture import Architecture, parameter_count, parameter_shapes
 from protocol.errors import InvalidArtifact
 
-Tensors = dict[str, np.ndarray]
+Tensors = dict[str, NDArray[Any]]
 """Parameters by tensor name (``0.dense.kernel``), each float32."""
 
 
@@ -26,7 +28,7 @@ def model_size_bound(architecture: Architecture) -> int:
     return 8 + MAX_HEADER_BYTES + 4 * parameter_count(architecture)
 
 
-def encode_model(tensors: Mapping[str, np.ndarray], architecture: Architecture) -> bytes:
+def encode_model(tensors: Mapping[str, NDArray[Any]], architecture: Architecture) -> bytes:
     """The model file of the parameters.
 
     Raises:
@@ -51,7 +53,7 @@ def decode_model(data: bytes, architecture: Architecture) -> Tensors:
     return check_tensors(tensors, architecture)
 
 
-def check_tensors(tensors: Mapping[str, np.ndarray], architecture: Architecture) -> Tensors:
+def check_tensors(tensors: Mapping[str, NDArray[Any]], architecture: Architecture) -> Tensors:
     """The same tensors, once it is certain that they are the architecture's, float32 and finite.
 
     Raises:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
+from numpy.typing import NDArray
 
 from offchain.models.artifact import Tensors
 from offchain.models.layers import VOCABULARY
@@ -58,7 +59,7 @@ def to_tensors(parameters: Parameters) -> Tensors:
 
 def from_tensors(tensors: Tensors) -> Parameters:
     """Artifact tensors as Flax parameters."""
-    nested: dict[str, dict[str, np.ndarray]] = {}
+    nested: dict[str, dict[str, NDArray[Any]]] = {}
     for name, tensor in tensors.items():
         module, _, own = name.rpartition(".")
         nested.setdefault(module, {})[own] = tensor

@@ -132,6 +132,11 @@ def use_compilation_cache(directory: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+def next_steps(steps: int, taken_s: float, dispatch_s: float) -> int:
+    """How many steps to dispatch after ``steps`` took ``taken_s``, so as to take ``dispatch_s``."""
+    return min(max(int(dispatch_s * steps / taken_s), 1), MAX_GROWTH * steps)
+
+
 def fingerprint(task: TrainingTask, config: TrainingConfig) -> bytes:
     """SHA-256 of all that a training run follows from; its checkpoints fit no other."""
     parts = [
@@ -260,8 +265,7 @@ class _Run:
         self._diverged = not np.isfinite(mean_loss)
         self._unscored_s += taken_s
         if self._config.steps_per_dispatch is None:
-            wanted = int(self._config.dispatch_s * steps / taken_s)
-            self._steps = min(max(wanted, 1), MAX_GROWTH * steps)
+            self._steps = next_steps(steps, taken_s, self._config.dispatch_s)
         if not self._diverged and self._scoring_is_due():
             self._score()
         if (

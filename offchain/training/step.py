@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import optax
 
 from offchain.data import Fragment
 from offchain.models.network import Parameters, build, initialise
-from protocol.architecture import Architecture
+from protocol.architecture import Architecture, parameter_count
 
 
 class Data(NamedTuple):
@@ -51,6 +51,8 @@ class Recipe(NamedTuple):
     warmup_steps: int
     schedule_steps: int
 
+
+_SMALL_PARAMETERS: Final = 1 << 16
 
 Dispatch = Callable[[State, Data, jax.Array, Any], tuple[State, jax.Array]]
 """``(state, data, key, steps)`` to the state after that many steps and their mean loss."""
@@ -92,8 +94,8 @@ def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
 
     def loss_of(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
         narrow = jax.tree.map(lambda value: value.astype(compute), parameters)
-        logits = network.apply({"params": narrow}, _real(x, compute)).astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        logits: Any = network.apply({"params": narrow}, _real(x, compute))
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y))
 
     def one(state: State, data: Data, key: jax.Array) -> tuple[State, jax.Array]:
         drawn = jax.random.randint(jax.random.fold_in(key, state.step), (recipe.batch_size,), 0, len(data.y))
@@ -125,8 +127,12 @@ def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
 
 def _loops_slowly(architecture: Architecture) -> bool:
     """Whether to queue single steps instead of looping on the device: the host then only queues, and never
-    waits. XLA's CPU backend runs a convolution inside a loop about six times slower than outside."""
-    return jax.default_backend() == "cpu" and any(layer.kind == "conv" for layer in architecture.layers)
+    waits. XLA's CPU backend runs a convolution inside a loop about six times slower than outside, and
+    copies large parameters; a loop pays there only where the host's share of a step would weigh."""
+    large = parameter_count(architecture) > _SMALL_PARAMETERS
+    return jax.default_backend() == "cpu" and (
+        large or any(layer.kind == "conv" for layer in architecture.layers)
+    )
 
 
 def split(samples: Fragment, holdout_share: float, seed: int) -> tuple[Fragment, Fragment]:

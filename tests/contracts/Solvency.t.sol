@@ -129,6 +129,13 @@ contract Market is NetworkFixture {
         }
     }
 
+    function escrowsOnTheBooks() external view returns (uint256 total) {
+        for (uint256 i = 0; i < _placed.length; ++i) {
+            (, uint96 amount,) = orders.escrowOf(_placed[i].oid);
+            total += amount;
+        }
+    }
+
     function stakesOnTheBooks() external view returns (uint256 total) {
         for (uint256 i = 0; i < ACTORS; ++i) {
             (uint96 bonded, uint96 unbonding, uint96 withdrawable) = registry.stakeOf(_actor(i), PROVIDER);
@@ -206,12 +213,10 @@ contract SolvencyTest {
         targets[0] = Vm.FuzzSelector(address(market), selectors);
     }
 
-    function invariant_settlement_holds_exactly_what_is_owed() public view {
-        assert(market.token().balanceOf(address(market.settlement())) == market.owed());
-    }
-
-    function invariant_the_order_book_holds_exactly_the_escrows() public view {
-        assert(market.token().balanceOf(address(market.orders())) == market.escrowed());
+    function invariant_settlement_holds_exactly_the_escrows_and_what_is_owed() public view {
+        uint256 need = market.escrowed() + market.owed();
+        assert(market.token().balanceOf(address(market.settlement())) == need);
+        assert(market.escrowsOnTheBooks() == market.escrowed());
     }
 
     function invariant_the_registry_holds_exactly_the_stakes() public view {

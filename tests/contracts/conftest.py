@@ -1,95 +1,28 @@
-"""Fixtures of the contract tests: a deployed network and accounts named by role.
+"""Keeps the contract tests to ``ape test tests/contracts``, and the ordinary test run away from them.
 
-Run with ``ape test tests/contracts``. The ordinary test run leaves this folder alone, because ape brings
-a pytest plug-in and a chain of its own; ape's run is known by the ``pytest.ini`` beside this file.
+They need ape's pytest plug-in and a chain of its own. Ape's run is known by the ``pytest.ini`` beside this
+file, which pytest takes when this folder is what it is given; any other run ignores the folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ape import accounts as ape_accounts
-from contract_network import PROVIDER, TOKEN, Network, committee_keys, deploy_network, make_order
-
-from protocol.crypto import Key
 
 HERE = Path(__file__).resolve().parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the fixtures in ape's run only: elsewhere ape may not even be installed."""
+    if _is_ape_run(config):
+        config.pluginmanager.import_plugin("contract_fixtures")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave these tests to ``ape test``."""
-    return None if config.inipath == HERE / "pytest.ini" else True
+    """Leave these tests to ape's run."""
+    return None if _is_ape_run(config) else True
 
 
-@pytest.fixture(scope="session")
-def deployer() -> Any:
-    """Deploys, owns Parameters and Committee, holds the supply."""
-    return ape_accounts.test_accounts[0]
-
-
-@pytest.fixture(scope="session")
-def client() -> Any:
-    """Pays for training."""
-    return ape_accounts.test_accounts[1]
-
-
-@pytest.fixture(scope="session")
-def provider() -> Any:
-    """Trains."""
-    return ape_accounts.test_accounts[2]
-
-
-@pytest.fixture(scope="session")
-def validator() -> Any:
-    """Scores."""
-    return ape_accounts.test_accounts[3]
-
-
-@pytest.fixture(scope="session")
-def treasury() -> Any:
-    """Receives fines."""
-    return ape_accounts.test_accounts[5]
-
-
-@pytest.fixture(scope="session")
-def stranger() -> Any:
-    """Has no role."""
-    return ape_accounts.test_accounts[7]
-
-
-@pytest.fixture(scope="session")
-def members() -> list[Key]:
-    """The four aggregators' keys, in the committee's order; three must sign."""
-    return committee_keys(4)
-
-
-@pytest.fixture(scope="session")
-def network(deployer: Any, client: Any, provider: Any, validator: Any, treasury: Any) -> Network:
-    """Four aggregators; client, provider and validator own 10,000 tokens each and allow spending them."""
-    network = deploy_network(deployer, treasury, 4)
-    for account in (client, provider, validator):
-        network.token.transfer(account, 10_000 * TOKEN, sender=deployer)
-        for spender in (network.registry, network.orders):
-            network.token.approve(spender, 2**256 - 1, sender=account)
-    return network
-
-
-@pytest.fixture
-def placed(network: Network, client: Any) -> bytes:
-    """The id of one order in the book, 105 tokens in escrow."""
-    order = make_order(client)
-    network.orders.put(order, sender=client)
-    return bytes(network.orders.oidOf(order))
-
-
-@pytest.fixture
-def staked(network: Network, provider: Any) -> Callable[[int], None]:
-    """Stakes the provider with some tokens."""
-
-    def stake(amount: int) -> None:
-        network.registry.register(PROVIDER, amount, "http://127.0.0.1:1", b"\x33" * 32, sender=provider)
-
-    return stake
+def _is_ape_run(config: pytest.Config) -> bool:
+    return config.inipath == HERE / "pytest.ini"

@@ -171,7 +171,7 @@ def test_credits_equal_what_came_in(
 ) -> None:
     with ape.reverts(getattr(network.settlement, f"Settlement__{error}")):
         settle(network, client, members, orders=placed, credits=pack_credits([(client, credited)]))
-    assert network.token.balanceOf(network.orders) == 105 * TOKEN
+    assert network.orders.escrowOf(placed)[1] == 105 * TOKEN
 
 
 def test_escrow_is_never_stranded_without_credits(
@@ -244,6 +244,11 @@ def test_a_credit_is_claimed_once_exactly_and_by_its_proof(
     claim(provider, [1], [100 * TOKEN], [proof], sender=stranger)
     with ape.reverts(network.settlement.Settlement__AlreadyClaimed, account=provider, epoch=1):
         claim(provider, [1], [100 * TOKEN], [proof], sender=stranger)
+
+
+def test_only_the_order_book_asks_for_refunds(network: Network, deployer: Any, placed: bytes) -> None:
+    with ape.reverts(network.settlement.Settlement__NotOrderBook, have=deployer, need=network.orders):
+        network.settlement.refund(deployer, 105 * TOKEN, sender=deployer)
 
 
 def test_claim_lists_have_one_length(network: Network, stranger: Any) -> None:

@@ -39,7 +39,9 @@ def test_a_float32_is_read_without_loss(values: np.ndarray) -> None:
 
 
 @given(arrays(np.float32, (5, 4), elements=ANY_FLOAT32), arrays(np.float32, 4, elements=ANY_FLOAT32))
-def test_weights_multipliers_and_biases_round_the_exact_quotient_once(kernel: np.ndarray, bias: np.ndarray) -> None:
+def test_weights_multipliers_and_biases_round_the_exact_quotient_once(
+    kernel: np.ndarray, bias: np.ndarray
+) -> None:
     linear = quantise.quantise_linear(kernel, bias)
     assert linear.bias is not None
     for channel in range(4):
@@ -94,7 +96,9 @@ def test_normalising_never_saturates_and_never_shifts_further_than_it_must(value
     st.lists(st.integers(-60, 60), min_size=2, max_size=2),
 )
 def test_a_sum_is_within_one_unit_of_the_exact_sum(q: list[int], fractions: list[int]) -> None:
-    one, two = (Activations(np.array([[value]]), np.array([f])) for value, f in zip(q, fractions, strict=True))
+    one, two = (
+        Activations(np.array([[value]]), np.array([f])) for value, f in zip(q, fractions, strict=True)
+    )
     total = arithmetic.add(one, two)
     wanted = sum((value * power(-f) for value, f in zip(q, fractions, strict=True)), Exact(0))
     unit = power(-total.fraction[0])
@@ -102,7 +106,9 @@ def test_a_sum_is_within_one_unit_of_the_exact_sum(q: list[int], fractions: list
     assert abs(int(total.q[0, 0]) * unit - wanted) <= unit / 2 + coarse_unit / 2
 
 
-@given(arrays(np.int64, (2, 4), elements=st.integers(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)), st.integers(-20, 40))
+@given(
+    arrays(np.int64, (2, 4), elements=st.integers(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)), st.integers(-20, 40)
+)
 def test_losses_are_those_of_real_logarithms_to_sixteen_bits(q: np.ndarray, fraction: int) -> None:
     distance = tables.distances(q, np.full(2, fraction), np)
     total = tables.power(distance, np).sum(axis=-1)

@@ -83,7 +83,9 @@ def samples(architecture: Architecture, rng: np.random.Generator, count: int, im
     return x
 
 
-def assert_equal(architecture: Architecture, tensors: dict[str, np.ndarray], x: np.ndarray, *sizes: int) -> None:
+def assert_equal(
+    architecture: Architecture, tensors: dict[str, np.ndarray], x: np.ndarray, *sizes: int
+) -> None:
     prepared = specification.prepare(tensors, architecture)
     wanted = specification.run(prepared, architecture, x)
     for size in sizes:
@@ -137,9 +139,7 @@ def test_a_sample_scores_the_same_alone_and_in_company() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, -1e-38, 1.0, -3.4e38, 3.4e38])
 def test_extreme_parameters_and_samples_neither_overflow_nor_differ(value: float) -> None:
-    tensors = {
-        name: np.full(shape, value, np.float32) for name, shape in parameter_shapes(CLASSIC).items()
-    }
+    tensors = {name: np.full(shape, value, np.float32) for name, shape in parameter_shapes(CLASSIC).items()}
     for extreme in (3.4e38, 1e-45, -3.4e38):
         x = np.full((2, *CLASSIC.input_shape), extreme, np.float32)
         x[1, 0] *= -1
@@ -178,7 +178,9 @@ def test_the_integers_stand_for_what_the_float_model_computes(architecture: Arch
     tensors, x = parameters(architecture, rng, 0), samples(architecture, rng, 8, images=True)
     prepared = specification.prepare(tensors, architecture)
     found = specification.run(prepared, architecture, x)
-    real = np.asarray(build(architecture).apply({"params": from_tensors(tensors)}, np.float32(x) / np.float32(255)))
+    real = np.asarray(
+        build(architecture).apply({"params": from_tensors(tensors)}, np.float32(x) / np.float32(255))
+    )
     values = found.q * np.exp2(-found.fraction.astype(np.float64))[:, None]
     size = max(float(np.abs(real).max()), 1.0)
     for scale in (float(np.abs(tensors[name]).max()) for name in tensors if name.endswith("kernel")):

@@ -127,7 +127,9 @@ def test_the_exact_score_is_faithful_to_float32_on_real_data(
     shifted = logits - logits.max(axis=-1, keepdims=True)
     own = np.take_along_axis(shifted, test.y[:, None].astype(int), axis=-1)[:, 0]
     loss = (np.log(np.exp(shifted).sum(axis=-1)) - own).mean()
-    assert evaluate_params(tensors, architecture, test, "cross_entropy") / -1e6 == pytest.approx(loss, rel=0.03)
+    assert evaluate_params(tensors, architecture, test, "cross_entropy") / -1e6 == pytest.approx(
+        loss, rel=0.03
+    )
 
 
 def test_parameters_in_memory_score_as_their_file_does() -> None:
@@ -141,7 +143,9 @@ def test_parameters_in_memory_score_as_their_file_does() -> None:
 def test_fragments_are_scored_in_their_order_and_their_cut_does_not_matter() -> None:
     model, architecture, whole = fixed_case("cnn")
     cut = [whole.select(np.arange(20)), whole.select(np.arange(20, 50))]
-    assert evaluate(model, architecture, cut, "accuracy") == evaluate(model, architecture, [whole], "accuracy")
+    assert evaluate(model, architecture, cut, "accuracy") == evaluate(
+        model, architecture, [whole], "accuracy"
+    )
     turned = evaluate(model, architecture, cut[::-1], "accuracy")
     assert turned.digest != evaluate(model, architecture, cut, "accuracy").digest
 
@@ -150,7 +154,7 @@ def test_a_dispute_can_point_at_one_sample() -> None:
     model, architecture, fragment = fixed_case("mlp")
     digest = evaluate(model, architecture, [fragment], "accuracy").digest
     whole = leaves(outputs_of(decode_model(model, architecture), architecture, fragment.x))
-    assert root(whole) == digest and verify(digest, whole[17], proof(whole, 17))
+    assert root(whole) == digest and verify(whole[17], proof(whole, 17), digest)
 
 
 def logits(rows: list[list[int]], fraction: int = 0) -> Activations:

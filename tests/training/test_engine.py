@@ -59,7 +59,9 @@ SHORT = TrainingConfig(max_steps=400, steps_per_dispatch=50)
 
 
 @pytest.mark.parametrize("architecture", [mlp((8, 8, 1), 10), cnn((8, 8, 1), 10)])
-def test_it_learns_digits_and_reports_only_strict_improvements(architecture: Architecture, digits: Fragment) -> None:
+def test_it_learns_digits_and_reports_only_strict_improvements(
+    architecture: Architecture, digits: Fragment
+) -> None:
     witness = Witness()
     result = witness.run(TrainingTask(architecture, [digits], "accuracy"), TrainingConfig(max_steps=1500))
     scores = [improvement.score for improvement in witness.improvements]
@@ -120,46 +122,19 @@ def test_training_may_start_from_given_parameters(digits: Fragment) -> None:
         Witness().run(dataclasses.replace(task, initial={}), SHORT)
 
 
-def test_dispatches_adapt_to_the_machine_and_never_run_away(digits: Fragment) -> None:
-    """On a clock that says each dispatch took 10 ms per step, dispatches settle at ``dispatch_s``."""
-    task = TrainingTask(mlp((8, 8, 1), 10), [digits], "cross_entropy")
-    witness = Witness(stop_after=8)
-    time_s = [0.0]
-
-    def clock() -> float:
-        done = witness.progress[-1].step if witness.progress else 0
-        time_s[0] += 1e-9
-        pending = run_steps() - done
-        return time_s[0] + 0.01 * (done + max(pending, 0))
-
-    runs: list[engine._Run] = []
-    made = engine._Run.__init__
-
-    def remember(self: engine._Run, *arguments: object) -> None:
-        runs.append(self)
-        made(self, *arguments)  # type: ignore[arg-type]
-
-    def run_steps() -> int:
-        return runs[0]._step if runs and hasattr(runs[0], "_state") else 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine._Run, "__init__", remember)
-        train(
-            task,
-            TrainingConfig(patience_steps=None),
-            checkpoint_dir=None,
-            should_stop=witness.should_stop,
-            on_improved=witness.improvements.append,
-            on_progress=witness.progress.append,
-            clock=clock,
-        )
-    steps = np.diff([0] + [progress.step for progress in witness.progress])
-    assert steps[0] == engine.FIRST_STEPS and 20 <= steps[-1] <= 26
+def test_dispatches_settle_at_the_wanted_duration_from_either_side_and_never_run_away() -> None:
+    for step_s in (1e-5, 1e-2, 1.0):
+        steps = engine.FIRST_STEPS
+        for _ in range(12):
+            before, steps = steps, engine.next_steps(steps, steps * step_s, 0.25)
+            assert 1 <= steps <= engine.MAX_GROWTH * before
+        assert steps == max(1, int(0.25 / step_s)) or abs(steps * step_s - 0.25) <= step_s
 
 
 def lines(process: subprocess.Popen[str]) -> list[dict[str, object]]:
     assert process.stdout is not None
-    return [json.loads(line) for line in process.stdout]
+    with process.stdout:
+        return [json.loads(line) for line in process.stdout]
 
 
 def start_worker(directory: Path, max_steps: int) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
-import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from offchain.evaluation.arithmetic import Activations
@@ -32,7 +32,7 @@ class LayerKind(ABC, Generic[L]):
 
     schema: ClassVar[type[BaseModel]]
 
-    def prepare(self, layer: L, tensors: Mapping[str, np.ndarray]) -> Any:
+    def prepare(self, layer: L, tensors: Mapping[str, NDArray[Any]]) -> Any:
         """The layer's float32 tensors (by their short names) as integers; None if it has none."""
         return None
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
+from numpy.typing import NDArray
 
 from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
@@ -32,7 +33,7 @@ from protocol.architecture import Conv, Dense, Padding, Shape
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _finish(sums: np.ndarray, linear: Linear, fraction: np.ndarray) -> Activations:
+def _finish(sums: NDArray[Any], linear: Linear, fraction: NDArray[Any]) -> Activations:
     products = sums * linear.multiplier
     return arithmetic.accumulate(
         products, fraction + linear.multiplier_fraction, linear.bias, linear.bias_fraction
@@ -55,7 +56,8 @@ def _contract(product: Product, inputs: Traced, linear: Linear, plan: Contractio
             sums = sums + (256 * part[:count].astype(wide) + part[count:].astype(wide))
     products = sums * jnp.asarray(linear.multiplier).astype(wide)
     fraction = inputs.fraction + linear.multiplier_fraction
-    return arithmetic_jax.accumulate(products, fraction, linear.bias, linear.bias_fraction)
+    bias = None if linear.bias is None else jnp.asarray(linear.bias)
+    return arithmetic_jax.accumulate(products, fraction, bias, linear.bias_fraction)
 
 
 def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -67,7 +69,7 @@ class DenseKind(LayerKind[Dense]):
 
     schema = Dense
 
-    def prepare(self, layer: Dense, tensors: Mapping[str, np.ndarray]) -> Linear:
+    def prepare(self, layer: Dense, tensors: Mapping[str, NDArray[Any]]) -> Linear:
         return quantise_linear(tensors["kernel"], tensors.get("bias"))
 
     def plan(self, layer: Dense, shape: Shape, limit: int, prepared: Linear) -> tuple[Contraction, int]:
@@ -92,9 +94,9 @@ def padding_of(size: int, window: int, stride: int, padding: Padding) -> tuple[i
     return total // 2, total - total // 2
 
 
-def pad_image(x: np.ndarray, layer: Conv, fill: int = 0) -> np.ndarray:
-    """``[n, height, width, channels]`` with its borders filled."""
-    return np.pad(x, ((0, 0), *_borders(x.shape, layer), (0, 0)), constant_values=fill)
+def pad_image(x: NDArray[Any], layer: Conv) -> NDArray[Any]:
+    """``[n, height, width, channels]`` with its zero borders."""
+    return np.pad(x, ((0, 0), *_borders(x.shape, layer), (0, 0)))
 
 
 def _borders(shape: Shape, layer: Conv) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -110,7 +112,7 @@ class ConvKind(LayerKind[Conv]):
 
     schema = Conv
 
-    def prepare(self, layer: Conv, tensors: Mapping[str, np.ndarray]) -> Linear:
+    def prepare(self, layer: Conv, tensors: Mapping[str, NDArray[Any]]) -> Linear:
         return quantise_linear(tensors["kernel"], tensors.get("bias"))
 
     def plan(self, layer: Conv, shape: Shape, limit: int, prepared: Linear) -> tuple[Contraction, int]:
@@ -128,7 +130,7 @@ class ConvKind(LayerKind[Conv]):
 
     def specification(self, layer: Conv, prepared: Linear, *inputs: Activations) -> Activations:
         (x,) = inputs
-        sums = np.int64(0)
+        sums: Any = np.int64(0)
         for place, weight in _taps(pad_image(x.q, layer), prepared.weight.astype(np.int64), layer):
             sums = sums + place @ weight
         return _finish(sums, prepared, x.fraction)

@@ -17,6 +17,7 @@ from flax import linen
 from offchain.evaluation import arithmetic, arithmetic_jax, tables
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
+from offchain.evaluation.bounds import plan_add
 from offchain.models.layers.kind import LayerKind, Module
 from protocol.architecture import Add, Flatten, Relu, Shape, Softmax
 
@@ -60,8 +61,8 @@ class AddKind(LayerKind[Add]):
 
     schema = Add
 
-    def plan(self, layer: Add, shape: Shape, limit: int, prepared: Any) -> tuple[None, int]:
-        return None, ACTIVATION_LIMIT
+    def plan(self, layer: Add, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+        return plan_add(), ACTIVATION_LIMIT
 
     def module(self, layer: Add, name: str) -> Module:
         return lambda x, other: x + other

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
+from numpy.typing import NDArray
 
 from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
@@ -29,7 +30,7 @@ MeanPlan = tuple[Literal["float32", "float64", "int64"], Literal["float64", "int
 """Containers of the sum and of the sum times its factor."""
 
 
-def _windows(x: np.ndarray, layer: MaxPool | AvgPool, fill: int) -> np.ndarray:
+def _windows(x: NDArray[Any], layer: MaxPool | AvgPool, fill: int) -> NDArray[Any]:
     """``[n, rows, columns, channels, height * width]``: the values of each window."""
     (height, width), (down, right) = layer.window, layer.strides
     borders = (
@@ -37,8 +38,10 @@ def _windows(x: np.ndarray, layer: MaxPool | AvgPool, fill: int) -> np.ndarray:
         padding_of(x.shape[2], width, right, layer.padding),
     )
     padded = np.pad(x, ((0, 0), *borders, (0, 0)), constant_values=fill)
-    views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    return views[:, ::down, ::right].reshape(*views[:, ::down, ::right].shape[:-2], height * width)
+    # NumPy 1's stubs know one axis only.
+    views: NDArray[Any] = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (1, 2))  # type: ignore
+    kept = views[:, ::down, ::right]
+    return kept.reshape(*kept.shape[:-2], height * width)
 
 
 def _reduce(x: jax.Array, layer: MaxPool | AvgPool, fill: Any, operation: Any) -> jax.Array:
@@ -51,7 +54,7 @@ def _plan_mean(count: int, limit: int) -> MeanPlan:
     return ("float32" if count * limit <= FLOAT32_EXACT else wide), wide
 
 
-def _mean(sums: np.ndarray, count: int, fraction: np.ndarray) -> Activations:
+def _mean(sums: NDArray[Any], count: int, fraction: NDArray[Any]) -> Activations:
     multiplier, multiplier_fraction = quantise_mean(count)
     return arithmetic.normalise(sums * multiplier, fraction + multiplier_fraction)
 

@@ -1,0 +1,24 @@
+"""Entry point of ``dtn``: one line for every expected failure, exit code 1; usage errors exit with 2."""
+
+from __future__ import annotations
+
+import sys
+
+from dtn.app import app
+from protocol.errors import ProtocolError
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ProtocolError as reason:
+        print(f"dtn: {' '.join(str(reason).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("dtn: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

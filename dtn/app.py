@@ -1,0 +1,51 @@
+"""The command tree of ``dtn``. Each command is a thin function in `dtn.commands`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from dtn.commands import demo, devnet, orders, roles
+
+app = typer.Typer(
+    name="dtn",
+    help="DTN, a decentralised training network: order models, train them, check them, get paid.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+for role in roles.ROLES:
+    app.add_typer(roles.role_app(role), name=role)
+app.add_typer(roles.aggregator_app(), name="aggregator")
+app.add_typer(roles.client_app(), name="client")
+app.add_typer(devnet.app, name="devnet")
+COMMANDS: Sequence[Callable[..., None]] = (
+    demo.demo,
+    orders.put,
+    orders.get,
+    orders.orders,
+    orders.order,
+    orders.account,
+    orders.claim,
+    orders.cancel,
+    orders.nodes,
+    orders.status,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.callback()
+def settings(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with reasons.")] = False,
+) -> None:
+    """Options of every command."""
+    level = logging.DEBUG if verbose else os.environ.get("DTN_LOG", "INFO")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "httpcore", "urllib3", "web3", "jax", "absl", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,171 @@
+"""``dtn demo``: a paid training order from nothing to the model in hand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dtn.commands.orders import gateway_of, show_order
+from dtn.devnet import Devnet, Shape
+from dtn.follow import follow
+from dtn.home import devnet_home
+from dtn.output import JsonFlag, console, percent, print_json, table, tokens
+from offchain.client import Client, read_task_file
+from offchain.config import ClientConfig
+from offchain.network import NetworkFile
+from protocol.crypto import sha256
+from protocol.parameters import TOKEN_WEI
+
+REWARD_WEI = 100 * TOKEN_WEI
+TASK_FILE = Path(__file__).resolve().parents[1] / "demo_task.yaml"
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the network running afterwards.")] = False,
+    task: Annotated[Path, typer.Option(help="Another task file.")] = TASK_FILE,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the model.")] = Path(
+        "build/demo/model.safetensors"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Start a local network, put an order on real data, follow it, fetch the model, show who was paid."""
+    progress = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        progress.print(f"{time.monotonic() - started:7.1f} s  {text}")
+
+    devnet = Devnet(devnet_home(), say=say)
+    say("starting a local network")
+    devnet.up(Shape())
+    kept = False
+    try:
+        result = _run(devnet, task, output, say)
+        result["seconds"] = round(time.monotonic() - started, 1)
+        kept = keep
+    finally:
+        if not kept:
+            say("stopping the network")
+            devnet.down()
+    if as_json:
+        print_json({key: value for key, value in result.items() if key != "detail"})
+    else:
+        _show(result, devnet, kept)
+
+
+def _run(devnet: Devnet, task: Path, output: Path, say: Any) -> dict[str, Any]:
+    config = ClientConfig.read(devnet.config("client"))
+    client = Client(NetworkFile.read(config.network), config.key(), config.data_dir)
+    say(f"putting an order over {tokens(REWARD_WEI)} tokens")
+    up_s = time.monotonic()
+    placed = client.put(read_task_file(task), reward_wei=REWARD_WEI, gateway=gateway_of(config))
+    oid = "0x" + placed.oid.hex()
+    say(f"order {oid}")
+    detail = follow(client.network, oid, quiet=False)
+    model, answer = client.get(placed.oid)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(model)
+    say("fetched the winning model and checked its hash")
+    claim_gas = _pay_out(devnet, detail)
+    order_s = time.monotonic() - up_s
+    phases = detail["phases"]
+    ends = [*[entered["atMs"] for entered in phases[1:]], detail["settlement"]["atMs"]]
+    return {
+        "oid": oid,
+        "winner": detail["winner"],
+        "score": int(detail["score"]) if detail["score"] is not None else None,
+        "models": [
+            {
+                "provider": claim["provider"],
+                "mid": claim["mid"],
+                "size_bytes": claim["sizeBytes"],
+                "score": int(claim["score"]) if claim["score"] is not None else None,
+            }
+            for claim in detail["claims"]
+        ],
+        "credits": [
+            {
+                "account": receipt["account"],
+                "role": receipt["role"],
+                "reason": receipt["reason"],
+                "amount_wei": receipt["amountWei"],
+            }
+            for receipt in detail["receipts"]
+        ],
+        "settlement": {"tx": detail["settlement"]["tx"], "gas_used": detail["settlement"]["gasUsed"]},
+        "model_path": str(output),
+        "mid": answer["mid"],
+        "sha256": "0x" + sha256(model).hex(),
+        "phases": [
+            {
+                "phase": entered["phase"],
+                "at_ms": entered["atMs"],
+                "seconds": round((end - entered["atMs"]) / 1000, 1),
+            }
+            for entered, end in zip(phases, ends, strict=True)
+        ],
+        "order_seconds": round(order_s, 1),
+        "gas": {
+            "put": [placed.gas_used],
+            "settle": [detail["settlement"]["gasUsed"]],
+            "claim": claim_gas,
+            **devnet.gas,
+        },
+        "detail": detail,
+    }
+
+
+def _pay_out(devnet: Devnet, detail: dict[str, Any]) -> list[int]:
+    """The treasury plays keeper: it pays every account its credits out of the settlement contract."""
+    file = devnet.network()
+    keeper = Client(file, devnet.key("treasury"), devnet.folder / "data" / "keeper")
+    chain = keeper.chain()
+    gas = []
+    for credit in detail["settlement"]["credits"]:
+        account = bytes.fromhex(credit["account"][2:])
+        answer = keeper.network.get(f"/v1/accounts/{credit['account']}")
+        due = [item for item in answer["credits"] if not chain.claimed(account, item["epoch"])]
+        if due:
+            receipt = chain.claim(
+                account,
+                [item["epoch"] for item in due],
+                [int(item["amountWei"]) for item in due],
+                [[bytes.fromhex(part[2:]) for part in item["proof"]] for item in due],
+            )
+            gas.append(int(receipt["gasUsed"]))
+    return gas
+
+
+def _show(result: dict[str, Any], devnet: Devnet, kept: bool) -> None:
+    names = devnet.names()
+    detail = _named(result["detail"], names)
+    show_order(detail)
+    table(
+        "result",
+        ("what", "value"),
+        [
+            ("winner", f"{names.get(result['winner'], '?')} ({result['winner']})"),
+            ("exact score", percent(result["score"])),
+            ("settlement", f"{result['settlement']['tx']} with {result['settlement']['gas_used']} gas"),
+            ("model", f"{result['model_path']}, {Path(result['model_path']).stat().st_size} bytes"),
+            ("sha256 = MID", result["sha256"]),
+            ("seconds", result["seconds"]),
+        ],
+    )
+    if kept:
+        console.print(
+            "the network is still up: try `dtn orders`, `dtn nodes`; stop it with `dtn devnet down`"
+        )
+
+
+def _named(value: Any, names: dict[str, str]) -> Any:
+    """The same JSON with the local network's accounts called by name."""
+    if isinstance(value, dict):
+        return {key: _named(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value

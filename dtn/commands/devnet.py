@@ -1,0 +1,83 @@
+"""``dtn devnet up|down|status|logs``: a whole local network."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from dtn.devnet import Devnet, DevnetError, Shape
+from dtn.home import devnet_home
+from dtn.output import JsonFlag, console, print_json, table
+
+app = typer.Typer(help="Run a whole network on this machine.", no_args_is_help=True)
+
+Count = Annotated[int, typer.Option(min=0, max=30)]
+
+
+@app.command()
+def up(
+    aggregators: Annotated[int, typer.Option(min=1, max=30)] = 4,
+    providers: Count = 2,
+    validators: Count = 2,
+    verifiers: Count = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start the chain, deploy the contracts, start every participant."""
+    devnet = Devnet(devnet_home(), say=lambda text: None if as_json else console.print(text))
+    devnet.up(Shape(aggregators=aggregators, providers=providers, validators=validators, verifiers=verifiers))
+    if as_json:
+        print_json(_status(devnet))
+        return
+    console.print("the network is up; try: dtn put examples/digits.yaml --reward 100 --wait")
+
+
+@app.command()
+def down(as_json: JsonFlag = False) -> None:
+    """Stop everything that `up` started."""
+    devnet = Devnet(devnet_home())
+    count = len(devnet.running())
+    devnet.down()
+    if as_json:
+        print_json({"stopped": count})
+    else:
+        console.print(f"stopped {count} processes")
+
+
+def _status(devnet: Devnet) -> list[dict[str, object]]:
+    accounts = {name: account for account, name in devnet.names().items()} if devnet.running() else {}
+    return [
+        {"name": name, "pid": child.pid, "running": child.find() is not None, "account": accounts.get(name)}
+        for name, child in devnet.children.all().items()
+    ]
+
+
+@app.command()
+def status(as_json: JsonFlag = False) -> None:
+    """Show every process of the local network."""
+    found = _status(Devnet(devnet_home()))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        raise DevnetError("no local network; start one with `dtn devnet up`")
+    rows = [(f["name"], f["pid"], "running" if f["running"] else "ended", f["account"]) for f in found]
+    table("local network", ("name", "pid", "state", "account"), rows)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="As `dtn devnet status` shows it.")],
+    lines: Annotated[int, typer.Option("-n", min=1, max=100_000)] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+) -> None:
+    """Show the end of a participant's log."""
+    path = Devnet(devnet_home()).children.log(name)
+    if not path.exists():
+        raise DevnetError(f"no participant called {name!r} has a log; see `dtn devnet status`")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        print("".join(file.readlines()[-lines:]), end="")
+        while follow:
+            print(file.read(), end="", flush=True)
+            time.sleep(0.5)

@@ -1,0 +1,267 @@
+"""``dtn put``, ``get``, ``orders``, ``order``, ``account``, ``claim``, ``cancel``, ``nodes``, ``status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dtn.follow import follow
+from dtn.home import default_client, default_network
+from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, table, tokens, wei
+from offchain.client import Client, read_task_file
+from offchain.config import ClientConfig
+from offchain.network import Network, NetworkError, NetworkFile
+from protocol.crypto import sha256
+from protocol.errors import InvalidDocument
+from protocol.transactions import Cancel
+
+NetworkOption = Annotated[
+    Path | None, typer.Option("--network", help="Network file; by default $DTN_NETWORK or the local network.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Client configuration; by default $DTN_CLIENT or the local client."),
+]
+
+
+def _network(path: Path | None) -> Network:
+    return Network(NetworkFile.read(path or default_network()))
+
+
+def _client(path: Path | None) -> tuple[Client, ClientConfig]:
+    config = ClientConfig.read(path or default_client())
+    return Client(NetworkFile.read(config.network), config.key(), config.data_dir), config
+
+
+def gateway_of(config: ClientConfig) -> str:
+    """The URL under which the client's daemon serves its data."""
+    if config.public_url is not None:
+        return config.public_url
+    if not config.gateway_port:
+        raise InvalidDocument(
+            "the client configuration needs a fixed gateway_port or a public_url: "
+            "providers fetch the data there"
+        )
+    return f"http://{config.gateway_host}:{config.gateway_port}"
+
+
+def put(
+    task: Annotated[Path, typer.Argument(help="Task file (YAML); see examples/.")],
+    reward: Annotated[str, typer.Option(help="Reward in tokens.")],
+    deposit: Annotated[
+        str | None,
+        typer.Option(help="Deposit in tokens, lost if you withhold the test set; least if not given."),
+    ] = None,
+    config: ConfigOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the order is settled.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Order a model: escrow the reward and publish the task (PoT Put)."""
+    client, settings = _client(config)
+    placed = client.put(
+        read_task_file(task),
+        reward_wei=wei(reward),
+        deposit_wei=wei(deposit) if deposit else None,
+        gateway=gateway_of(settings),
+    )
+    oid = "0x" + placed.oid.hex()
+    if wait:
+        follow(client.network, oid, quiet=as_json)
+    if as_json:
+        print_json({"oid": oid, "tx": "0x" + placed.transaction_hash.hex(), "gas_used": placed.gas_used})
+        return
+    console.print(f"order {oid}", soft_wrap=True)
+    console.print("keep `dtn client run` running: it publishes the data and releases the test set")
+
+
+def get(
+    oid: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the model.")],
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fetch the winning model of an order and check its hash (PoT Get)."""
+    client, _ = _client(config)
+    data, answer = client.get(parse_id(oid, 32, "an OID"))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(data)
+    found = "0x" + sha256(data).hex()
+    if as_json:
+        print_json(answer | {"path": str(output), "sha256": found})
+        return
+    console.print(f"{output}: {len(data)} bytes, score {percent(answer['score'])}, by {answer['winner']}")
+    console.print(f"sha256 {found} is the order's MID", soft_wrap=True)
+
+
+def orders(
+    network: NetworkOption = None,
+    phase: Annotated[str | None, typer.Option(help="Only orders in this phase.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """List orders, best reward per second of training first (PoT FetchOrders)."""
+    params: dict[str, Any] = {"limit": limit} | ({"phase": phase} if phase else {})
+    answer = _network(network).get("/v1/orders", **params)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (o["oid"], o["kind"], o["phase"], tokens(o["rewardWei"]), percent(o["score"]), o["result"])
+        for o in answer["orders"]
+    ]
+    table("orders", ("OID", "kind", "phase", "reward", "score", "result"), rows)
+
+
+def order(oid: str, network: NetworkOption = None, as_json: JsonFlag = False) -> None:
+    """Show one order: phases, claims, validations, challenges, winner, receipts."""
+    parse_id(oid, 32, "an OID")
+    detail = _network(network).get(f"/v1/orders/{oid}")
+    if as_json:
+        print_json(detail)
+        return
+    show_order(detail)
+
+
+def show_order(detail: dict[str, Any]) -> None:
+    """An order's tables."""
+    console.print(f"order {detail['oid']} · {detail['kind']} · phase {detail['phase']}", soft_wrap=True)
+    if detail.get("phases"):
+        start = detail["phases"][0]["atMs"]
+        rows = [(p["phase"], f"{(p['atMs'] - start) / 1000:.1f} s") for p in detail["phases"]]
+        table("phases", ("phase", "entered after"), rows)
+        rows_claims = [
+            (
+                c["provider"],
+                short(c["mid"]),
+                c["sizeBytes"],
+                percent(c["score"]),
+                "winner" * (c["provider"] == detail["winner"]),
+            )
+            for c in detail["claims"]
+        ]
+        table("claims", ("provider", "MID", "bytes", "score", ""), rows_claims)
+        rows_validations = [
+            (v["validator"], short(v["mid"]), percent(v["score"]), tokens(v["vStakeWei"]))
+            for v in detail["validations"]
+        ]
+        table("validations", ("validator", "MID", "score", "vStake"), rows_validations)
+        if detail["challenges"]:
+            rows_challenges = [
+                (c["challenger"], short(c["vid"]), percent(c["score"]), tokens(c["cStakeWei"]))
+                for c in detail["challenges"]
+            ]
+            table("challenges", ("challenger", "VID", "score", "cStake"), rows_challenges)
+    if detail["result"]:
+        console.print(f"result: {detail['result']}")
+    show_receipts("receipts", detail["receipts"])
+    settlement = detail["settlement"]
+    if settlement:
+        console.print(
+            f"settled in epoch {settlement['epoch']} by {settlement['tx']} with {settlement['gasUsed']} gas",
+            soft_wrap=True,
+        )
+
+
+def show_receipts(title: str, receipts: list[dict[str, Any]]) -> None:
+    """Who was paid what and why."""
+    rows = [(r["account"], r["role"], tokens(r["amountWei"]), r["reason"]) for r in receipts]
+    table(title, ("account", "role", "tokens", "reason"), rows)
+
+
+def account(address: str, network: NetworkOption = None, as_json: JsonFlag = False) -> None:
+    """Why an account was paid: stakes, receipts with their settlement, claimable credits."""
+    parse_id(address, 20, "an address")
+    answer = _network(network).get(f"/v1/accounts/{address}")
+    if as_json:
+        print_json(answer)
+        return
+    stakes = [
+        (s["role"], tokens(s["bondedWei"]), tokens(s["lockedWei"]), tokens(s["unbondingWei"]))
+        for s in answer["stakes"]
+    ]
+    table("stakes", ("role", "bonded", "locked", "unbonding"), stakes)
+    rows = [
+        (short(r["oid"]), r["role"], tokens(r["amountWei"]), r["reason"], short(r["tx"]))
+        for r in answer["receipts"]
+    ] + [
+        (short(r["oid"]), r["role"], tokens(r["amountWei"]), r["reason"], "not settled yet")
+        for r in answer["pending"]
+    ]
+    table("receipts", ("order", "role", "tokens", "reason", "settlement"), rows)
+    due = [(c["epoch"], tokens(c["amountWei"])) for c in answer["credits"]]
+    table("credits (pay out with `dtn claim`)", ("epoch", "tokens"), due)
+
+
+def claim(
+    address: Annotated[str | None, typer.Argument(help="Whom to pay; yourself if not given.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Pay out all settled credits of an account. Anyone may; the account gets the tokens."""
+    client, settings = _client(config)
+    account_bytes = parse_id(address, 20, "an address") if address else settings.key().address
+    amount, epochs = client.claim(account_bytes)
+    if as_json:
+        print_json({"account": "0x" + account_bytes.hex(), "amount_wei": str(amount), "epochs": epochs})
+        return
+    console.print(
+        f"paid {tokens(amount)} tokens of {len(epochs)} epochs to 0x{account_bytes.hex()}", soft_wrap=True
+    )
+
+
+def cancel(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Take back an order that nobody has claimed yet."""
+    client, _ = _client(config)
+    answer = client.network.submit(Cancel, oid=parse_id(oid, 32, "an OID"))
+    if as_json:
+        print_json(answer)
+        return
+    console.print("cancelled; the refund comes with the next settlement")
+
+
+def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
+    """List registered nodes and their stakes."""
+    answer = _network(network).get("/v1/nodes")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (n["account"], s["role"], tokens(s["bondedWei"]), tokens(s["lockedWei"]), n["endpoint"])
+        for n in answer["nodes"]
+        for s in n["stakes"]
+    ]
+    table("nodes", ("account", "role", "bonded", "locked", "endpoint"), rows)
+
+
+def status(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
+    """Show where every aggregator stands."""
+    file = NetworkFile.read(network or default_network())
+    found: list[dict[str, Any]] = []
+    for url in file.aggregators:
+        single = Network(file.model_copy(update={"aggregators": (url,)}))
+        try:
+            found.append({"url": url, "answers": True, **single.get("/v1/status")})
+        except NetworkError as reason:
+            found.append({"url": url, "answers": False, "reason": str(reason)})
+    if as_json:
+        print_json({"aggregators": found})
+        return
+    rows = [
+        (
+            f["url"],
+            f["view"],
+            f["primary"],
+            f["executed"],
+            f["origin"],
+            f["orders"],
+            "; ".join(f["alarms"]) or "none",
+        )
+        if f["answers"]
+        else (f["url"], "down", None, None, None, None, None)
+        for f in found
+    ]
+    table("aggregators", ("API", "view", "primary", "executed", "origin", "orders", "alarms"), rows)
+    if not any(f["answers"] for f in found):
+        raise NetworkError("no aggregator answers; start a local network with `dtn devnet up`")

@@ -1,0 +1,198 @@
+"""``dtn ROLE run|register|unregister|withdraw`` for every role; ``dtn client run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from dtn.output import JsonFlag, console, print_json, tokens, wei
+from protocol.chain.client import ChainClient, connect
+from protocol.chain.deployment import AddressBook
+from protocol.crypto import Key
+from protocol.roles import Role
+
+ROLES: Final = ("provider", "validator", "verifier")
+
+Config = Annotated[Path, typer.Option("--config", help="The role's TOML file.", exists=False)]
+Amount = Annotated[str | None, typer.Option(help="Tokens; the least allowed (or all of it) if not given.")]
+
+
+def role_app(name: str) -> typer.Typer:
+    """The commands of one actor role."""
+    app = typer.Typer(help=f"Work as a {name}.", no_args_is_help=True)
+    role = Role[name.upper()]
+
+    @app.command(help=f"Run a {name} until it is told to stop.")
+    def run(config: Config) -> None:
+        _actor(name, config).run()
+
+    @app.command(help=f"Stake tokens as {name}.")
+    def register(config: Config, stake: Amount = None, as_json: JsonFlag = False) -> None:
+        from offchain.network import NetworkFile
+
+        settings = _settings(name, config)
+        file = NetworkFile.read(settings.network)
+        _register(
+            _chain(file.rpc_url, file.address_book, settings.key()),
+            settings.key(),
+            role,
+            stake,
+            "",
+            bytes(32),
+            as_json,
+        )
+
+    @app.command(
+        help=f"Start to take stake out; it is released after the unbonding time (then `{name} withdraw`)."
+    )
+    def unregister(config: Config, amount: Amount = None, as_json: JsonFlag = False) -> None:
+        chain, key = _chain_of(name, config)
+        _unregister(chain, key, role, amount, as_json)
+
+    @app.command(help="Take released stake home.")
+    def withdraw(config: Config, as_json: JsonFlag = False) -> None:
+        chain, key = _chain_of(name, config)
+        _withdraw(chain, key, role, as_json)
+
+    return app
+
+
+def client_app() -> typer.Typer:
+    """The client's daemon."""
+    app = typer.Typer(help="Look after your own orders.", no_args_is_help=True)
+
+    @app.callback()
+    def group() -> None:
+        """Look after your own orders."""
+
+    @app.command(help="Publish data and release test sets of your orders until told to stop.")
+    def run(config: Config) -> None:
+        _actor("client", config).run()
+
+    return app
+
+
+def aggregator_app() -> typer.Typer:
+    """The aggregator's commands."""
+    app = typer.Typer(help="Run a member of the committee.", no_args_is_help=True)
+
+    @app.command(help="Run an aggregator until it is told to stop.")
+    def run(config: Config) -> None:
+        from aggregator.config import AggregatorConfig
+        from aggregator.service import run as serve
+
+        serve(AggregatorConfig.read(config))
+
+    @app.command(help="Stake tokens as aggregator and publish where the others and the public reach it.")
+    def register(
+        config: Config,
+        stake: Amount = None,
+        endpoint: Annotated[
+            str | None,
+            typer.Option(help="tcp://… link address, comma, http://… API; from the file if not given."),
+        ] = None,
+        as_json: JsonFlag = False,
+    ) -> None:
+        from aggregator.config import AggregatorConfig
+        from aggregator.links.keys import LinkKey
+
+        settings = AggregatorConfig.read(config)
+        where = endpoint or f"{settings.link_listen},http://{settings.api_host}:{settings.api_port}"
+        key = settings.key()
+        chain = _chain(settings.rpc_url, settings.book(), key)
+        _register(chain, key, Role.AGGREGATOR, stake, where, LinkKey.derive(key).public, as_json)
+
+    @app.command(help="Start to take stake out.")
+    def unregister(config: Config, amount: Amount = None, as_json: JsonFlag = False) -> None:
+        from aggregator.config import AggregatorConfig
+
+        settings = AggregatorConfig.read(config)
+        key = settings.key()
+        _unregister(_chain(settings.rpc_url, settings.book(), key), key, Role.AGGREGATOR, amount, as_json)
+
+    return app
+
+
+def _settings(name: str, config: Path) -> Any:
+    from offchain import config as configs
+
+    kinds: dict[str, Any] = {
+        "provider": configs.ProviderConfig,
+        "validator": configs.ValidatorConfig,
+        "verifier": configs.VerifierConfig,
+        "client": configs.ClientConfig,
+    }
+    return kinds[name].read(config)
+
+
+def _actor(name: str, config: Path) -> Any:
+    settings = _settings(name, config)
+    match name:
+        case "provider":
+            from offchain.provider import Provider
+
+            return Provider(settings)
+        case "validator":
+            from offchain.validator import Validator
+
+            return Validator(settings)
+        case "verifier":
+            from offchain.verifier import Verifier
+
+            return Verifier(settings)
+        case _:
+            from offchain.client import ClientDaemon
+
+            return ClientDaemon(settings)
+
+
+def _chain(rpc_url: str, book: AddressBook, key: Key) -> ChainClient:
+    return ChainClient(connect(rpc_url, book.chain_id), book, key)
+
+
+def _chain_of(name: str, config: Path) -> tuple[ChainClient, Key]:
+    from offchain.network import NetworkFile
+
+    settings = _settings(name, config)
+    file = NetworkFile.read(settings.network)
+    return _chain(file.rpc_url, file.address_book, settings.key()), settings.key()
+
+
+def _register(
+    chain: ChainClient, key: Key, role: Role, stake: str | None, endpoint: str, link_key: bytes, as_json: bool
+) -> None:
+    amount = wei(stake) if stake else chain.parameter(role.parameter)
+    if not endpoint:
+        # One account may hold several roles; registering for another must not move where it is reached.
+        endpoint, link_key = chain.endpoint_of(key.address)
+    receipt = chain.register(role, amount, endpoint, link_key)
+    _say(as_json, receipt, f"staked {tokens(amount)} tokens as {role.name.lower()}", amount, key)
+
+
+def _unregister(chain: ChainClient, key: Key, role: Role, amount: str | None, as_json: bool) -> None:
+    bonded, _, _ = chain.stake_of(key.address, role)
+    chosen = wei(amount) if amount else bonded
+    receipt = chain.request_unstake(role, chosen)
+    _say(as_json, receipt, f"unbonding {tokens(chosen)} tokens as {role.name.lower()}", chosen, key)
+
+
+def _withdraw(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
+    _, _, withdrawable = chain.stake_of(key.address, role)
+    receipt = chain.withdraw(role)
+    _say(as_json, receipt, f"withdrew {tokens(withdrawable)} tokens", withdrawable, key)
+
+
+def _say(as_json: bool, receipt: Any, text: str, amount: int, key: Key) -> None:
+    if as_json:
+        print_json(
+            {
+                "account": "0x" + key.address.hex(),
+                "amount_wei": str(amount),
+                "tx": "0x" + bytes(receipt["transactionHash"]).hex(),
+                "gas_used": int(receipt["gasUsed"]),
+            }
+        )
+    else:
+        console.print(text)

@@ -1,0 +1,90 @@
+"""How commands speak: tables for people, one JSON value for machines, amounts in tokens or wei."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from protocol.errors import ProtocolError
+from protocol.parameters import TOKEN_WEI
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
+
+console = Console(highlight=False)
+
+
+class BadAmount(ProtocolError):
+    """An amount that cannot be read."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on standard output; says so when there is nothing in it."""
+    if not rows:
+        console.print(f"{title}: none")
+        return
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(str(cell) if cell is not None else "–" for cell in row))
+    console.print(grid)
+
+
+def tokens(wei: int | str) -> str:
+    """An amount in tokens, exact, without trailing zeros."""
+    text = f"{Decimal(int(wei)) / TOKEN_WEI:.18f}".rstrip("0").rstrip(".")
+    return text or "0"
+
+
+def wei(amount: str) -> int:
+    """An amount of tokens as wei; raises `BadAmount` for what is no amount."""
+    try:
+        value = Decimal(amount) * TOKEN_WEI
+    except InvalidOperation as reason:
+        raise BadAmount(f"{amount!r} is no amount of tokens; write it like 100 or 0.5") from reason
+    if not value.is_finite() or value <= 0 or value != value.to_integral_value() or value >= 2**96:
+        raise BadAmount(
+            f"{amount} is not an amount of tokens between 0 and 2^96 wei with at most 18 decimals"
+        )
+    return int(value)
+
+
+def percent(score: str | int | None) -> str:
+    """A score in millionths for people; an invalid model says so."""
+    if score is None:
+        return "–"
+    value = int(score)
+    return "invalid" if value == -(2**63) else f"{Decimal(value) / 1_000_000:.6f}"
+
+
+def short(identifier: str | None, size: int = 10) -> str:
+    """The start of a hex id, enough for people to tell apart."""
+    return (
+        "–"
+        if identifier is None
+        else identifier
+        if len(identifier) <= size + 2
+        else identifier[: size + 2] + "…"
+    )
+
+
+def parse_id(text: str, size: int, what: str) -> bytes:
+    """Bytes of a hex id given on the command line."""
+    try:
+        value = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise BadAmount(f"{what} is 0x and {2 * size} hex digits, not {text!r}")
+    return value

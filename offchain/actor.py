@@ -1,0 +1,106 @@
+"""What every role's process shares: a key, the network's API, a store with a gateway, and a polling loop.
+
+An actor keeps nothing in memory that it cannot find again: secrets are derived from its key, facts come
+from the ledger, files from its store. So it can be killed at any moment and started again.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import Any
+
+from offchain.config import ActorConfig
+from offchain.network import Network, NetworkError, NetworkFile
+from offchain.storage import EmbeddedStore, Gateway
+from protocol.chain.client import ChainClient, connect
+from protocol.crypto import keccak256
+from protocol.errors import ProtocolError
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+class Actor:
+    """Base of the roles: subclass and give `act`."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        self.config = config
+        self.key = config.key()
+        self.file = NetworkFile.read(config.network)
+        self.network = Network(self.file, self.key)
+        self.store = EmbeddedStore(config.data_dir / "store")
+        self.gateway = Gateway(self.store, config.gateway_host, config.gateway_port)
+        self.stopping = threading.Event()
+
+    @property
+    def me(self) -> str:
+        """This account in 0x-hex."""
+        return "0x" + self.key.address.hex()
+
+    @property
+    def url(self) -> str:
+        """How others reach this actor's gateway."""
+        return self.config.public_url or self.gateway.url
+
+    def chain(self) -> ChainClient:
+        """The contracts, with this actor's key; raises `ChainError` when the chain does not answer."""
+        book = self.file.address_book
+        return ChainClient(connect(self.file.rpc_url, book.chain_id), book, self.key)
+
+    def salt(self, oid: bytes, body: bytes) -> bytes:
+        """The salt of a commitment: known to the key's owner alone, and the same after a restart."""
+        return keccak256(b"DTN salt v1" + self.key.secret + oid + body)
+
+    def run(self) -> None:
+        """Act until SIGTERM or SIGINT. An unreachable network is waited for; a bug ends the process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stopping.set())
+        self.gateway.start()
+        log.info("%s %s serves files at %s", type(self).__name__.lower(), self.me, self.url)
+        down = False
+        try:
+            while not self.stopping.is_set():
+                try:
+                    self.act()
+                    if down:
+                        log.info("the network answers again")
+                    down = False
+                except NetworkError as reason:
+                    if not down:
+                        log.warning("%s", reason)
+                    down = True
+                self.stopping.wait(self.config.poll_s)
+        finally:
+            self.close()
+
+    def act(self) -> None:
+        """Look at the ledger once and do what is to be done; must not take long."""
+        raise AssertionError("an actor says what it does")
+
+    def close(self) -> None:
+        """Release what the actor holds."""
+        self.stopping.set()
+        self.gateway.stop()
+        self.network.close()
+
+    # Shared by the roles -----------------------------------------------------------------------------
+
+    def orders_in(self, *phases: str) -> list[Json]:
+        """Details of the running ``open`` orders in these phases, best paid first."""
+        listed = self.network.get("/v1/orders", limit=500)["orders"]
+        wanted = [item for item in listed if item["phase"] in phases and item["kind"] == "open"]
+        return [self.network.get(f"/v1/orders/{item['oid']}") for item in wanted]
+
+    def attempt(self, what: str, action: Any, *arguments: Any) -> bool:
+        """Do one thing for one order; a refusal or a dead link is logged and the others go on."""
+        try:
+            action(*arguments)
+        except NetworkError:
+            raise
+        except ProtocolError as reason:
+            log.warning("%s: %s", what, reason)
+            return False
+        return True

@@ -1,0 +1,206 @@
+"""Put and Get for a client with a key (PoT 3.3.1).
+
+`Client.put` checks everything, stores the data, escrows the money and returns the OID. From then on the
+client's daemon (`offchain.client.daemon`) publishes the training data once the order's block is confirmed and
+releases the test set when training closes. `Client.get` fetches the winning model and checks its hash.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from offchain.client.orders import OrderRecord, OrderRecords
+from offchain.client.task_file import TaskFile, load_samples
+from offchain.config import read_key
+from offchain.network import Network, NetworkFile
+from offchain.storage import EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
+from protocol.chain.client import ChainClient, connect
+from protocol.crypto import Key, sha256
+from protocol.errors import InvalidDocument
+from protocol.rewards import bps_of
+from protocol.task import BlockHashSplit, FragmentReference, NamedSplit, TaskDocument, make_task
+from protocol.transactions import Order, data_root, order_id
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOrder:
+    """An order that the chain has taken."""
+
+    oid: bytes
+    order: Order
+    transaction_hash: bytes
+    gas_used: int
+
+
+class Client:
+    """One client account on one network."""
+
+    def __init__(self, file: NetworkFile, key: Key | None, data_dir: Path) -> None:
+        self.file = file
+        self.key = key
+        self.network = Network(file, key)
+        self.data_dir = data_dir
+
+    @classmethod
+    def open(cls, network_file: str | Path, *, key_file: str | Path | None, data_dir: str | Path) -> Self:
+        """A client from files; raises typed errors that say what is missing."""
+        key = read_key(Path(key_file)) if key_file is not None else None
+        return cls(NetworkFile.read(Path(network_file)), key, Path(data_dir))
+
+    def chain(self) -> ChainClient:
+        """The contracts, with the client's key."""
+        book = self.file.address_book
+        return ChainClient(connect(self.file.rpc_url, book.chain_id), book, self.key)
+
+    # Put -------------------------------------------------------------------------------------------
+
+    def put(
+        self, task: TaskFile, *, reward_wei: int, deposit_wei: int | None = None, gateway: str
+    ) -> PlacedOrder:
+        """Order a model (PoT ``Put``).
+
+        Args:
+            task: what to train. reward_wei: what it is worth. deposit_wei: forfeited if the test set is
+                withheld; the smallest allowed if not given. gateway: URL at which the client's daemon
+                serves its data.
+
+        Raises:
+            InvalidDocument: the task or the order would be refused; nothing was spent.
+            ChainError: no funds, or the chain refused; the reward is untouched.
+        """
+        if self.key is None:
+            raise InvalidDocument("a key is needed to place an order; pass --key FILE")
+        chain = self.chain()
+        parameters = chain.read_parameters()
+        deposit = deposit_wei
+        if deposit is None:
+            # Rounded up, so that the contract's own rounding never finds it a wei short.
+            deposit = bps_of(reward_wei + 9_999, parameters["min_deposit_bps"]) + 1
+        _check_bounds(task, reward_wei, deposit, parameters)
+        document, record = self._prepare(task, gateway)
+        store = self._store()
+        task_cid = store.put(document.canonical())
+        store.publish(task_cid)
+        order = Order(
+            client=self.key.address,
+            nonce=time.time_ns() // 1_000_000,
+            kind="open",
+            reward=reward_wei,
+            deposit=deposit,
+            train_window=task.windows.train_s,
+            validate_window=task.windows.validate_s,
+            challenge_window=task.windows.challenge_s,
+            task_hash=document.digest(),
+            task_link=link_to(gateway, task_cid),
+            data_root=data_root(document.fragment_digests()),
+            baseline=task.baseline_millionths,
+        )
+        oid = order_id(self.file.domain, order)
+        # Written before the money moves: whatever happens next, the daemon can serve this order.
+        OrderRecords(self.data_dir).write(oid, record)
+        receipt = chain.put(order)
+        return PlacedOrder(oid, order, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
+
+    def _store(self) -> EmbeddedStore:
+        return EmbeddedStore(self.data_dir / "store")
+
+    def _prepare(self, task: TaskFile, gateway: str) -> tuple[TaskDocument, OrderRecord]:
+        samples = load_samples(task.data)
+        architecture = task.model.architecture(tuple(samples.x.shape[1:]), samples.classes)
+        store = self._store()
+        references = []
+        for data, count in samples.fragments(task.test.of):
+            cid = store.put(data)
+            reference = FragmentReference(
+                sha256="0x" + sha256(data).hex(), cid=str(cid), size_bytes=len(data), samples=count
+            )
+            references.append(reference)
+        split: Json = (
+            NamedSplit(test=task.test.named).model_dump()
+            if task.test.named is not None
+            else BlockHashSplit(test_count=task.test.fragments or 1).model_dump()
+        )
+        document = make_task(
+            {
+                "title": task.title,
+                "architecture": architecture.model_dump(mode="json"),
+                "data": {
+                    "classes": samples.classes,
+                    "fragments": [reference.model_dump() for reference in references],
+                    "split": split,
+                    "gateways": [gateway],
+                },
+                "metric": task.metric,
+                "hints": task.hints,
+            }
+        )
+        return document, OrderRecord(task=document.canonical().decode())
+
+    # Get -------------------------------------------------------------------------------------------
+
+    def get(self, oid: bytes) -> tuple[bytes, Json]:
+        """The winning model's file, and what the network says of it (PoT ``Get``).
+
+        f + 1 aggregators must name the same winner and MID, and the file must have that hash.
+
+        Raises:
+            NotFound, LedgerRefused: no such order, or no winner (yet).
+            Unavailable: the file is not to be had.
+        """
+        answer = self.network.agreed(
+            f"/v1/orders/0x{oid.hex()}/model", lambda a: (a["mid"], a["winner"], a["score"])
+        )
+        failures = []
+        for link in answer["links"]:
+            try:
+                gateway, cid = parse_link(link)
+                data = fetch(cid, [gateway], max_bytes=int(answer["sizeBytes"]))
+            except (InvalidCid, Unavailable) as reason:
+                failures.append(str(reason))
+                continue
+            if sha256(data).hex() == answer["mid"][2:]:
+                return data, answer
+            failures.append(f"{link} is another file than the winner's")
+        raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
+
+    def claim(self, account: bytes) -> tuple[int, list[int]]:
+        """Pay out every settled credit of ``account`` (anyone may); returns the sum in wei and the epochs."""
+        answer = self.network.get(f"/v1/accounts/0x{account.hex()}")
+        chain = self.chain()
+        due = [credit for credit in answer["credits"] if not chain.claimed(account, credit["epoch"])]
+        if not due:
+            return 0, []
+        epochs = [credit["epoch"] for credit in due]
+        amounts = [int(credit["amountWei"]) for credit in due]
+        proofs = [[bytes.fromhex(item[2:]) for item in credit["proof"]] for credit in due]
+        chain.claim(account, epochs, amounts, proofs)
+        return sum(amounts), epochs
+
+
+def _check_bounds(task: TaskFile, reward_wei: int, deposit_wei: int, parameters: Any) -> None:
+    """What ``OrderBook.put`` would refuse, refused here with the numbers a person wrote."""
+    if reward_wei < parameters["min_reward_wei"]:
+        raise InvalidDocument(
+            f"the reward is {reward_wei} wei and must be at least {parameters['min_reward_wei']}; "
+            "nothing was spent"
+        )
+    need = bps_of(reward_wei, parameters["min_deposit_bps"])
+    if deposit_wei < need:
+        raise InvalidDocument(
+            f"the deposit is {deposit_wei} wei and must be at least {need}; nothing was spent"
+        )
+    for name, value in (
+        ("train", task.windows.train_s),
+        ("validate", task.windows.validate_s),
+        ("challenge", task.windows.challenge_s),
+    ):
+        low, high = parameters[f"min_{name}_s"], parameters[f"max_{name}_s"]
+        if not low <= value <= high:
+            raise InvalidDocument(
+                f"windows.{name}_s is {value} and must lie in [{low}, {high}]; nothing was spent"
+            )

@@ -1,0 +1,77 @@
+"""The client's daemon: publishes training data, releases the test set when training closes.
+
+It reads the records that `Client.put` wrote, so it may be started before or after Put and restarted at any
+time; what it has done shows on the ledger.
+
+Source: PoT 2.4 (t3, the release of D_test); PAI 4.2.2 (training fragments follow from a later block).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+from offchain.actor import Actor
+from offchain.client.orders import OrderRecord, OrderRecords
+from offchain.config import ClientConfig
+from offchain.material import unhex
+from offchain.network import NotFound
+from offchain.storage import Cid
+from protocol.task import test_indices, train_indices
+from protocol.transactions import TestRelease
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+class ClientDaemon(Actor):
+    """Looks after all orders in the client's data folder."""
+
+    config: ClientConfig
+
+    def __init__(self, config: ClientConfig) -> None:
+        super().__init__(config)
+        self.records = OrderRecords(config.data_dir)
+
+    def act(self) -> None:
+        for oid, record in self.records.all().items():
+            if not record.finished:
+                self.attempt(f"order 0x{oid.hex()}", self.look_after, oid, record)
+
+    def look_after(self, oid: bytes, record: OrderRecord) -> None:
+        """Do what one order needs now."""
+        try:
+            detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
+        except NotFound:
+            return  # not confirmed yet, or never placed
+        if not record.training_published:
+            record = self.publish_training(oid, record, detail)
+        if detail["phase"] == "reveal" and not record.test_released:
+            self.release_test(oid, record, detail)
+        elif detail["phase"] in ("sealed", "settled"):
+            self.records.write(oid, dataclasses.replace(record, finished=True))
+            log.info("order 0x%s is %s: %s", oid.hex(), detail["phase"], detail["result"])
+
+    def publish_training(self, oid: bytes, record: OrderRecord, detail: Json) -> OrderRecord:
+        """Publish the fragments that the order's block did not pick for testing."""
+        document = record.document()
+        for index in train_indices(document.data, unhex(detail["blockHash"])):
+            self.store.publish(Cid.parse(document.data.fragments[index].cid))
+        record = dataclasses.replace(record, training_published=True)
+        self.records.write(oid, record)
+        log.info("published the training data of order 0x%s", oid.hex())
+        return record
+
+    def release_test(self, oid: bytes, record: OrderRecord, detail: Json) -> None:
+        """Publish the test fragments and say so on the ledger (t3)."""
+        document = record.document()
+        for index in test_indices(document.data, unhex(detail["blockHash"])):
+            self.store.publish(Cid.parse(document.data.fragments[index].cid))
+        if detail["testLinks"] is None:
+            self.network.submit(
+                TestRelease, oid=oid, fragments=document.fragment_digests(), links=(self.url,)
+            )
+            log.info("released the test set of order 0x%s", oid.hex())
+        self.records.write(oid, dataclasses.replace(record, test_released=True))

@@ -1,0 +1,104 @@
+"""What the operator of a provider, validator, verifier or client configures: one TOML file per role.
+
+Unknown keys are errors, so that a misspelt setting is never silently ignored. Paths are relative to the
+file they stand in.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.crypto import Key
+from protocol.errors import ProtocolError
+
+
+class InvalidConfig(ProtocolError):
+    """A configuration file or key file that cannot be used; says where and why."""
+
+
+def read_key(path: Path) -> Key:
+    """The private key in hex in the file at ``path``; raises `InvalidConfig`."""
+    try:
+        return Key(bytes.fromhex(path.read_text(encoding="utf-8").strip().removeprefix("0x")))
+    except (OSError, ValueError, ProtocolError) as reason:
+        raise InvalidConfig(f"{path} does not hold a private key in hex: {reason}") from reason
+
+
+class ActorConfig(BaseModel):
+    """What all roles share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_file: Path
+    data_dir: Path
+    network: Path
+    """The network file: chain, contracts, aggregators."""
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=0, ge=0, lt=65536)
+    public_url: str | None = None
+    """How others reach the gateway, if not by host and port."""
+    poll_s: float = Field(default=1.0, gt=0, le=60)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The configuration in the TOML file at ``path``; raises `InvalidConfig`."""
+        try:
+            config = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as reason:
+            raise InvalidConfig(f"cannot read {path}: {reason.strerror}") from reason
+        except tomllib.TOMLDecodeError as reason:
+            raise InvalidConfig(f"{path} is not TOML: {reason}") from reason
+        except ValidationError as reason:
+            first = reason.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "file"
+            raise InvalidConfig(f"{path}: {where}: {first['msg']}") from reason
+        base = path.resolve().parent
+        return config.model_copy(
+            update={name: base / getattr(config, name) for name in ("key_file", "data_dir", "network")}
+        )
+
+    def key(self) -> Key:
+        """The account's key."""
+        return read_key(self.key_file)
+
+
+class ProviderConfig(ActorConfig):
+    """A provider's choices."""
+
+    parallel_orders: int = Field(default=1, ge=1, le=64)
+    """Orders trained at once; one per device is sensible."""
+    min_reward_rate_wei: int = Field(default=0, ge=0)
+    """Orders that pay less per second of training are left to others."""
+    max_parameters: int = Field(default=50_000_000, ge=1)
+    seed: int = 0
+    learning_rate: float = Field(default=3e-3, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    deadline_margin_s: float = Field(default=3.0, gt=0)
+    """Training stops this long before the training window closes."""
+    patience_steps: int | None = Field(default=4000, ge=1)
+    platform: str | None = None
+    """JAX platform (`cpu`, `cuda`, `tpu`); the best one at hand if not set."""
+
+
+class ValidatorConfig(ActorConfig):
+    """A validator's choices."""
+
+    v_stake_wei: int | None = Field(default=None, ge=1)
+    """Stake per validation; the protocol's minimum if not set."""
+    judge: bool = True
+    """Whether to serve as a juror in disputes it is not party to."""
+
+
+class VerifierConfig(ActorConfig):
+    """A verifier's choices."""
+
+    c_stake_wei: int | None = Field(default=None, ge=1)
+    judge: bool = True
+
+
+class ClientConfig(ActorConfig):
+    """A client's choices."""

@@ -1,0 +1,94 @@
+"""What an order is made of, fetched and checked: its task document, its fragments, its revealed models.
+
+Guarantee: nothing returned from here was used before its hash matched what the order, the task document or
+the claim committed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from offchain.data import Fragment, decode_fragment
+from offchain.models.artifact import model_size_bound
+from offchain.storage import InvalidCid, Unavailable, fetch, parse_link
+from protocol.crypto import sha256
+from protocol.errors import InvalidDocument
+from protocol.task import MAX_DOCUMENT_BYTES, TaskDocument, read_task, test_indices, train_indices
+
+Json = dict[str, Any]
+
+MAX_GATEWAYS: Final = 8
+
+
+def unhex(text: str) -> bytes:
+    """Bytes of a 0x-hex string that an aggregator sent."""
+    return bytes.fromhex(text[2:])
+
+
+def fetch_task(order: Json) -> TaskDocument:
+    """The task document of an order (its ``order`` part in API form).
+
+    Raises:
+        Unavailable: no source gives it. InvalidDocument: it is not the one committed to, or malformed.
+    """
+    try:
+        gateway, cid = parse_link(order["taskLink"])
+    except InvalidCid as reason:
+        raise InvalidDocument(f"the order's task link is no link: {reason}") from reason
+    data = fetch(cid, [gateway], max_bytes=MAX_DOCUMENT_BYTES)
+    if sha256(data) != unhex(order["taskHash"]):
+        raise InvalidDocument("the task document is not the one the order committed to")
+    task = read_task(data)
+    if task.canonical() != data:
+        raise InvalidDocument("the task document is not in canonical form")
+    return task
+
+
+def fetch_fragments(task: TaskDocument, indices: Sequence[int], gateways: Sequence[str]) -> list[Fragment]:
+    """Fragments of a task, each checked against its committed hash.
+
+    Raises:
+        Unavailable: a fragment cannot be had. InvalidDocument: a fragment is not what it must be.
+    """
+    fragments = []
+    for index in indices:
+        reference = task.data.fragments[index]
+        _, cid = parse_link(f"http://fragment/ipfs/{reference.cid}")
+        data = fetch(cid, gateways, max_bytes=reference.size_bytes)
+        if sha256(data) != reference.digest:
+            raise InvalidDocument(f"fragment {index} is not the one the task committed to")
+        fragments.append(decode_fragment(data, task.architecture.input_shape, task.data.classes))
+    return fragments
+
+
+def fetch_training(task: TaskDocument, block_hash: bytes) -> list[Fragment]:
+    """The training fragments of an order whose block has ``block_hash``."""
+    return fetch_fragments(task, train_indices(task.data, block_hash), task.data.gateways)
+
+
+def fetch_test(task: TaskDocument, block_hash: bytes, gateways: Sequence[str]) -> list[Fragment]:
+    """The test fragments, once released."""
+    chosen = [*gateways, *task.data.gateways][:MAX_GATEWAYS]
+    return fetch_fragments(task, test_indices(task.data, block_hash), chosen)
+
+
+def fetch_model(claim: Json, task: TaskDocument) -> bytes:
+    """A revealed model's file, whose SHA-256 is the claim's MID.
+
+    Raises:
+        Unavailable: no link gives bytes with that hash.
+    """
+    bound = model_size_bound(task.architecture)
+    failures = []
+    for link in claim["links"][:MAX_GATEWAYS]:
+        try:
+            gateway, cid = parse_link(link)
+            data = fetch(cid, [gateway], max_bytes=max(bound, 1024 * 1024))
+        except (InvalidCid, Unavailable) as reason:
+            failures.append(str(reason))
+            continue
+        if sha256(data) == unhex(claim["mid"]):
+            return data
+        failures.append(f"{link} is another file than the claim's MID")
+    raise Unavailable(f"model {claim['mid']} is not to be had: {'; '.join(failures) or 'no link'}")

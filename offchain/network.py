@@ -1,0 +1,210 @@
+"""The network as a participant sees it: its aggregators' public API, with failover.
+
+Guarantees: a transaction that `submit` returns from was ordered and accepted; one that it raises
+`LedgerRefused` for changed nothing. An aggregator that is down is passed over; answers that matter to money
+can be demanded from several aggregators at once (`agreed`), so that no single one can lie.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from protocol.chain.deployment import AddressBook
+from protocol.crypto import Key
+from protocol.errors import ProtocolError
+from protocol.transactions import Transaction, sign_transaction, transaction_to_json
+from protocol.typed_data import Domain
+
+TIMEOUT_S: Final = 10.0
+ORDER_WAIT_S: Final = 20.0
+MAX_ATTEMPTS: Final = 8
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+
+
+class NetworkError(ProtocolError):
+    """No aggregator answers, or they do not agree."""
+
+
+class NotFound(ProtocolError):
+    """The network does not know what was asked for."""
+
+
+class LedgerRefused(ProtocolError):
+    """The ledger refused a transaction or a question; ``code`` is for machines."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class NetworkFile(BaseModel):
+    """Where a network is: chain, contracts, aggregators. Written by the deployer or the devnet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rpc_url: str
+    address_book: AddressBook
+    aggregators: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> NetworkFile:
+        """The network file at ``path``; raises `NetworkError` with what to do."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as reason:
+            raise NetworkError(
+                f"no network file at {path}: start a local network with `dtn devnet up`, "
+                "or name the file of another one with --network"
+            ) from reason
+        except ValidationError as reason:
+            first = reason.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "file"
+            raise NetworkError(f"{path} is no network file: {where}: {first['msg']}") from reason
+
+    @property
+    def domain(self) -> Domain:
+        """The network's EIP-712 domain."""
+        return Domain(self.address_book.chain_id, bytes.fromhex(self.address_book.parameters[2:]))
+
+
+class Network:
+    """The public API of all aggregators; thread-safe."""
+
+    def __init__(self, file: NetworkFile, key: Key | None = None) -> None:
+        if not file.aggregators:
+            raise NetworkError("the network file names no aggregator")
+        self.file = file
+        self.key = key
+        self._client = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0), follow_redirects=False)
+        self._first = 0
+        self._nonce = 0
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close connections."""
+        self._client.close()
+
+    # Asking ----------------------------------------------------------------------------------------
+
+    def get(self, path: str, **params: str | int) -> Any:
+        """The answer of the first aggregator that gives one.
+
+        Raises:
+            NetworkError: none answers. NotFound, LedgerRefused: they do, with a refusal.
+        """
+        failures = []
+        count = len(self.file.aggregators)
+        for turn in range(count):
+            index = (self._first + turn) % count
+            url = self.file.aggregators[index]
+            try:
+                answer = self._ask("GET", url + path, params=params)
+            except httpx.HTTPError as reason:
+                failures.append(f"{url}: {reason or type(reason).__name__}")
+                continue
+            self._first = index
+            return answer
+        raise NetworkError(
+            f"no aggregator answers ({'; '.join(failures)}); is the network up? see `dtn devnet status`"
+        )
+
+    def agreed(self, path: str, select: Callable[[Any], Any]) -> Any:
+        """An answer on which f + 1 aggregators agree in what ``select`` picks: one of them is honest.
+
+        Raises:
+            NetworkError: too few answer, or they contradict each other.
+        """
+        need = (len(self.file.aggregators) - 1) // 3 + 1
+        found: dict[str, list[Any]] = {}
+        refusal: ProtocolError | None = None
+        for url in self.file.aggregators:
+            try:
+                answer = self._ask("GET", url + path)
+            except httpx.HTTPError:
+                continue
+            except (NotFound, LedgerRefused) as reason:
+                refusal = reason
+                continue
+            group = found.setdefault(json.dumps(select(answer), sort_keys=True), [])
+            group.append(answer)
+            if len(group) >= need:
+                return answer
+        if refusal is not None and not found:
+            raise refusal
+        raise NetworkError(f"fewer than {need} aggregators give the same answer to {path}; try again later")
+
+    def _ask(self, method: str, url: str, **arguments: Any) -> Any:
+        with self._client.stream(method, url, **arguments) as response:
+            data = bytearray()
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > MAX_ANSWER_BYTES:
+                    raise httpx.ReadError(f"{url} answers with more than {MAX_ANSWER_BYTES} bytes")
+        try:
+            answer = json.loads(data)
+        except ValueError as reason:
+            raise httpx.ReadError(f"{url} does not answer with JSON") from reason
+        if response.is_success:
+            return answer
+        error = answer.get("error", {}) if isinstance(answer, dict) else {}
+        code, text = str(error.get("code", "")), str(error.get("reason", ""))
+        if response.status_code == 404:
+            raise NotFound(text or f"{url} is not known")
+        if response.status_code in (429, 500, 502, 503, 504) or not code:
+            raise httpx.ReadError(f"{url} answers {response.status_code} {text}")
+        raise LedgerRefused(code, text)
+
+    # Telling ---------------------------------------------------------------------------------------
+
+    def submit(self, kind: type[Transaction], **fields: Any) -> Any:
+        """Sign and send a transaction and wait until it is ordered.
+
+        Args:
+            kind: which transaction. fields: all of it but sender and nonce.
+
+        Raises:
+            LedgerRefused: the ledger's reason. NetworkError: not ordered in time.
+        """
+        if self.key is None:
+            raise NetworkError("a key is needed to sign; pass --key FILE")
+        with self._lock:
+            for _ in range(3):
+                self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)
+                body = kind(sender=self.key.address, nonce=self._nonce, **fields)
+                signed = sign_transaction(self.file.domain, body, self.key)
+                try:
+                    return self._send(transaction_to_json(signed))
+                except LedgerRefused as refused:
+                    if refused.code != "StaleNonce":
+                        raise
+        raise NetworkError("another process uses this account's nonces; run one actor per account")
+
+    def _send(self, document: Any) -> Any:
+        """Offer a signed transaction to one aggregator after another until it is ordered."""
+        failure = ""
+        for attempt in range(MAX_ATTEMPTS):
+            url = self.file.aggregators[(self._first + attempt) % len(self.file.aggregators)]
+            try:
+                answer = self._ask(
+                    "POST",
+                    f"{url}/v1/transactions",
+                    params={"wait_s": ORDER_WAIT_S / 2},
+                    json=document,
+                    timeout=ORDER_WAIT_S,
+                )
+            except httpx.HTTPError as reason:
+                failure = f"{url}: {reason or type(reason).__name__}"
+                time.sleep(0.2)
+                continue
+            if answer["status"] == "accepted":
+                return answer
+            failure = f"{url} has not seen it ordered yet"
+        raise NetworkError(f"the transaction was not ordered in time ({failure}); it may still be")

@@ -1,0 +1,103 @@
+"""One provider's loop: choose orders, train them, claim, reveal, keep the models available.
+
+Orders are taken by reward per second of training (PoT 3.3.2 FetchOrders). Each runs as a `Job`; claims
+are revealed when training closes, and revealed models stay published, because a winner's must be fetchable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from offchain.actor import Actor
+from offchain.config import ProviderConfig
+from offchain.material import unhex
+from offchain.provider.claims import ClaimedModels
+from offchain.provider.job import Job
+from offchain.storage import link_to
+from protocol.crypto import sha256
+from protocol.transactions import ClaimReveal, claim_body
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+class Provider(Actor):
+    """Trains up to ``parallel_orders`` orders at once."""
+
+    config: ProviderConfig
+
+    def __init__(self, config: ProviderConfig) -> None:
+        if config.platform is not None:
+            os.environ["JAX_PLATFORMS"] = config.platform
+        super().__init__(config)
+        from offchain.training.engine import use_compilation_cache
+
+        use_compilation_cache(config.data_dir / "compiled")
+        self.jobs: dict[str, Job] = {}
+
+    def act(self) -> None:
+        self.jobs = {oid: job for oid, job in self.jobs.items() if job.running or not self._over(job)}
+        for detail in self.orders_in("training"):
+            if detail["oid"] not in self.jobs and self.wants(detail):
+                self.begin(detail)
+        for detail in self.orders_in("reveal"):
+            self.attempt(f"revealing for {detail['oid']}", self.reveal, detail)
+
+    @staticmethod
+    def _over(job: Job) -> bool:
+        """Whether a job that ended may be forgotten: its order takes no more claims."""
+        return job.over
+
+    def wants(self, detail: Json) -> bool:
+        """Whether to train this order now."""
+        running = sum(job.running for job in self.jobs.values())
+        left_s = detail["deadlineMs"] / 1000 - time.time()
+        return (
+            running < self.config.parallel_orders
+            and int(detail["rewardRateWei"]) >= self.config.min_reward_rate_wei
+            and left_s > 2 * self.config.deadline_margin_s
+        )
+
+    def begin(self, detail: Json) -> None:
+        """Start training an order."""
+        job = Job(self, self.config, detail, self._folder(detail["oid"]))
+        self.jobs[detail["oid"]] = job
+        job.start()
+
+    def _folder(self, oid: str) -> Any:
+        return self.config.data_dir / "orders" / oid[2:]
+
+    def reveal(self, detail: Json) -> None:
+        """Publish the claimed model and open the claim."""
+        mine = next((claim for claim in detail["claims"] if claim["provider"] == self.me), None)
+        if mine is None or mine["mid"] is not None:
+            return
+        model = ClaimedModels(self._folder(detail["oid"]) / "claims").find(unhex(mine["commitment"]))
+        if model is None:
+            log.error("the model claimed for order %s is not on this disk; the claim is lost", detail["oid"])
+            return
+        self.reveal_model(detail, model)
+
+    def reveal_model(self, detail: Json, model: bytes) -> None:
+        """Publish ``model`` and send the reveal that opens its claim."""
+        cid = self.store.put(model)
+        self.store.publish(cid)
+        oid, mid = unhex(detail["oid"]), sha256(model)
+        self.network.submit(
+            ClaimReveal,
+            oid=oid,
+            mid=mid,
+            size_bytes=len(model),
+            links=(link_to(self.url, cid),),
+            salt=self.salt(oid, claim_body(mid, len(model))),
+        )
+        log.info("revealed model 0x%s for order %s", mid.hex(), detail["oid"])
+
+    def close(self) -> None:
+        super().close()
+        for job in self.jobs.values():
+            job.join(timeout_s=5)

@@ -1,0 +1,27 @@
+"""Content-addressed artifacts: every byte is named by its IPFS CID and checked against it before use.
+
+    store = EmbeddedStore(path); cid = store.put(data); store.publish(cid)
+    data = fetch(cid, links, max_bytes=...)
+
+Source: PoT 3.1.2 (storage is the participants' own); design section 9.
+"""
+
+from offchain.storage.cid import Cid, InvalidCid
+from offchain.storage.embedded import EmbeddedStore, NotStored, StorageFull
+from offchain.storage.fetch import Unavailable, fetch, link_to, parse_link
+from offchain.storage.gateway import Gateway
+from offchain.storage.store import Store
+
+__all__ = [
+    "Cid",
+    "EmbeddedStore",
+    "Gateway",
+    "InvalidCid",
+    "NotStored",
+    "StorageFull",
+    "Store",
+    "Unavailable",
+    "fetch",
+    "link_to",
+    "parse_link",
+]

@@ -1,0 +1,129 @@
+"""The plan is a pure function of its arguments; the web3 executor runs it on a real chain."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from web3 import Web3
+
+from protocol.chain.artifacts import load
+from protocol.chain.deployment import AddressBook, Plan, Reference, deploy, make_plan, parameter_key
+from protocol.crypto import Key, sha256
+from protocol.errors import ChainError
+
+DEPLOYER = Account.from_key("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80")
+MEMBERS = [Key(sha256(b"member %d" % place)).address for place in range(4)]
+TREASURY = Key(sha256(b"treasury")).address
+
+
+def plan_of(**changes: object) -> Plan:
+    arguments = {
+        "owner": DEPLOYER.address,
+        "holder": DEPLOYER.address,
+        "treasury": TREASURY,
+        "members": MEMBERS,
+    }
+    return make_plan(**(arguments | changes))  # type: ignore[arg-type]
+
+
+def test_members_are_sorted_and_the_quorum_follows_from_their_number() -> None:
+    committee = plan_of().creations[4]
+    _, members, threshold = committee.arguments
+    assert [str(member).lower() for member in members] == sorted(f"0x{each.hex()}" for each in MEMBERS)
+    assert threshold == 3
+
+
+def test_every_reference_is_to_an_earlier_step() -> None:
+    plan = plan_of()
+    known: set[str] = set()
+    for creation in plan.creations:
+        wanted = {each.name for each in creation.arguments if isinstance(each, Reference)}
+        assert wanted <= known
+        known.add(creation.name)
+    assert all(call.target in known for call in plan.calls)
+    assert plan.creations[0].name == "parameters", "the network's identity comes first"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"members": []},
+        {"threshold": 2},
+        {"threshold": 5},
+        {"overrides": {"no_such_parameter": 1}},
+        {"overrides": {"accuser_bps": 5001}},
+        {"treasury": "0x12"},
+    ],
+)
+def test_a_crooked_plan_is_refused_before_anything_is_sent(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        plan_of(**changes)
+
+
+def test_an_address_book_survives_its_file_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+    book = AddressBook(
+        chain_id=1, block=2, parameters="a", token="b", registry="c", orders="d", committee="e",
+        settlement="f", treasury="g",
+    )
+    book.write(tmp_path / "deep" / "book.json")
+    assert AddressBook.read(tmp_path / "deep" / "book.json") == book
+    with pytest.raises(ChainError, match="no address book"):
+        AddressBook.read(tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text('{"chain_id": 1}', encoding="utf-8")
+    with pytest.raises(ChainError, match="not an address book"):
+        AddressBook.read(tmp_path / "bad.json")
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Web3]:
+    """A fresh Anvil on a free port, ended by its own process."""
+    root = Path(__file__).resolve().parents[3]
+    anvil = shutil.which("anvil") or shutil.which(root / "node_modules" / ".bin" / "anvil")
+    if anvil is None:
+        pytest.fail("anvil is missing: run 'make install'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([anvil, "--port", str(port), "--silent"])
+    web3 = Web3(Web3.HTTPProvider(f"http://127.0.0.1:{port}"))
+    try:
+        for _ in range(300):
+            if web3.is_connected():
+                break
+            time.sleep(0.1)
+        yield web3
+    finally:
+        web3.provider.disconnect() if hasattr(web3.provider, "disconnect") else None
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def test_the_contracts_know_each_other_after_deployment(chain: Web3) -> None:
+    book = deploy(chain, DEPLOYER, plan_of(overrides={"update_s": 5}))
+    assert book.chain_id == chain.eth.chain_id and book.block >= 1
+
+    def call(name: str, contract: str, method: str, *arguments: object) -> object:
+        instance = chain.eth.contract(address=getattr(book, name), abi=load(contract).abi)
+        return instance.functions[method](*arguments).call()
+
+    for store, contract in (("registry", "NodeRegistry"), ("orders", "OrderBook")):
+        assert call(store, contract, "settlement") == book.settlement
+        assert call(store, contract, "token") == book.token
+        assert call(store, contract, "parameters") == book.parameters
+    for name in ("token", "registry", "orders", "committee", "treasury"):
+        assert call("settlement", "Settlement", name) == getattr(book, name)
+    assert call("parameters", "Parameters", "get", parameter_key("update_s")) == 5
+    assert call("committee", "Committee", "threshold") == 3
+
+
+def test_a_deployer_without_funds_is_told_so(chain: Web3) -> None:
+    poor = Account.from_key(sha256(b"poor"))
+    with pytest.raises(ChainError, match="deployment of parameters failed"):
+        deploy(chain, poor, plan_of())
