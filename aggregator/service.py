@@ -33,6 +33,7 @@ from protocol.errors import ChainError
 log = logging.getLogger(__name__)
 
 PEER_PERIOD_S = 5.0
+SHUTDOWN_S = 3.0
 
 
 def link_address(endpoint: str) -> str | None:
@@ -112,6 +113,7 @@ class Service:
         server = _Server(
             uvicorn.Config(
                 app,
+                lifespan="off",
                 log_level="warning",
                 access_log=False,
                 limit_concurrency=512,
@@ -127,9 +129,9 @@ class Service:
             self._receive(),
             self._keep_peers(),
             self._update.run(),
-            server.serve(sockets=[listener]),
         ]
-        tasks = [asyncio.create_task(job) for job in jobs]
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        tasks = [*(asyncio.create_task(job) for job in jobs), serving]
         stopped = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +139,7 @@ class Service:
                 task.result()  # a part that ended by itself ended in an error: show it
         finally:
             server.should_exit = True
+            await asyncio.wait([serving], timeout=SHUTDOWN_S)
             for task in tasks:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

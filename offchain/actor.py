@@ -7,8 +7,10 @@ from the ledger, files from its store. So it can be killed at any moment and sta
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from offchain.config import ActorConfig
@@ -44,6 +46,13 @@ class Actor:
     def url(self) -> str:
         """How others reach this actor's gateway."""
         return self.config.public_url or self.gateway.url
+
+    def keep_compiled_programs(self) -> None:
+        """Let JAX keep what it compiles: in ``$DTN_COMPILED``, shared by processes of one machine, or apart."""
+        from offchain.training.engine import use_compilation_cache
+
+        given = os.environ.get("DTN_COMPILED")
+        use_compilation_cache(Path(given) if given else self.config.data_dir / "compiled")
 
     def chain(self) -> ChainClient:
         """The contracts, with this actor's key; raises `ChainError` when the chain does not answer."""

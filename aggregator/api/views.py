@@ -200,7 +200,7 @@ def stakes_json(node: Node) -> list[Json]:
     return [
         {
             "role": Role(role).name.lower(),
-            "bondedWei": str(stake.bonded),
+            "bondedWei": str(stake.standing),
             "unbondingWei": str(stake.unbonding),
             "lockedWei": str(stake.locked),
         }

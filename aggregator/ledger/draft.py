@@ -4,8 +4,8 @@ A `Draft` is made for every chain event, transaction and phase change. If the op
 `Refused`, the draft is forgotten and the state it started from is still the state: that is how a refused
 transaction leaves no trace.
 
-Guarantees about stakes: ``bonded + unbonding >= locked`` for every account and role, and a slash never
-takes more than is there.
+Guarantees about stakes: ``bonded + unbonding >= locked + slashed`` for every account and role, so that the
+chain finds every slash and every release that the ledger reports.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ class Draft:
         self.state = dataclasses.replace(self.state, nodes=self.state.nodes.set(account, node))  # type: ignore[attr-defined]
 
     def _put_stake(self, account: bytes, role: Role, stake: Stake) -> None:
-        assert 0 <= stake.locked <= stake.bonded + stake.unbonding, (account.hex(), role, stake)
+        assert min(stake.bonded, stake.unbonding, stake.locked, stake.slashed, stake.spare) >= 0, (
+            account.hex(),
+            role,
+            stake,
+        )
         self.put_node(account, self.node(account).with_stake(role, stake))
 
     def require_stake(self, account: bytes, role: Role, minimum_wei: int) -> None:
         """Refuse unless ``account`` has at least ``minimum_wei`` bonded in ``role``."""
-        bonded = self.node(account).stake(role).bonded
-        if bonded < max(1, minimum_wei):
-            raise NotStaked(role.name.lower(), bonded, max(1, minimum_wei))
+        standing = self.node(account).stake(role).standing
+        if standing < max(1, minimum_wei):
+            raise NotStaked(role.name.lower(), standing, max(1, minimum_wei))
 
     def lock(self, account: bytes, role: Role, amount_wei: int) -> None:
         """Lock free stake, or refuse."""
@@ -69,7 +73,17 @@ class Draft:
         self._put_stake(account, role, dataclasses.replace(stake, locked=stake.locked - amount_wei))
 
     def slash(self, account: bytes, role: Role, amount_wei: int) -> None:
-        """Take stake that was locked and just unlocked; bonded first, as ``NodeRegistry.slash`` does."""
+        """Mark stake as taken; it was locked and just unlocked, so it is there."""
+        stake = self.node(account).stake(role)
+        self._put_stake(account, role, dataclasses.replace(stake, slashed=stake.slashed + amount_wei))
+
+    def spare_slash(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """Take a slash back: its order left the ledger without a settlement."""
+        stake = self.node(account).stake(role)
+        self._put_stake(account, role, dataclasses.replace(stake, slashed=stake.slashed - amount_wei))
+
+    def settle_slash(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """The chain took slashed stake: bonded first, as ``NodeRegistry.slash`` does."""
         stake = self.node(account).stake(role)
         from_bonded = min(stake.bonded, amount_wei)
         self._put_stake(
@@ -79,6 +93,7 @@ class Draft:
                 stake,
                 bonded=stake.bonded - from_bonded,
                 unbonding=stake.unbonding - (amount_wei - from_bonded),
+                slashed=stake.slashed - amount_wei,
             ),
         )
 
@@ -87,21 +102,25 @@ class Draft:
         stake = self.node(account).stake(role)
         self._put_stake(account, role, dataclasses.replace(stake, bonded=stake.bonded + amount_wei))
 
-    def unbond(self, account: bytes, role: Role, amount_wei: int) -> int:
-        """Stake starts to leave; returns how much of it the ledger still counts as bonded."""
+    def unbond(self, account: bytes, role: Role, amount_wei: int) -> None:
+        """Stake starts to leave."""
         stake = self.node(account).stake(role)
-        moved = min(stake.bonded, amount_wei)
         self._put_stake(
             account,
             role,
-            dataclasses.replace(stake, bonded=stake.bonded - moved, unbonding=stake.unbonding + moved),
+            dataclasses.replace(
+                stake, bonded=stake.bonded - amount_wei, unbonding=stake.unbonding + amount_wei
+            ),
         )
-        return moved
 
     def release(self, account: bytes, role: Role, amount_wei: int) -> int:
-        """Stake leaves for good, as far as no lock holds it; returns how much left."""
+        """Stake leaves for good, as far as nothing holds it; returns how much left."""
         stake = self.node(account).stake(role)
-        spare = stake.bonded + stake.unbonding - stake.locked
-        released = max(0, min(amount_wei, stake.unbonding, spare))
+        released = releasable(stake, amount_wei)
         self._put_stake(account, role, dataclasses.replace(stake, unbonding=stake.unbonding - released))
         return released
+
+
+def releasable(stake: Stake, amount_wei: int) -> int:
+    """How much of ``amount_wei`` on its way out may leave now."""
+    return max(0, min(amount_wei, stake.unbonding, stake.spare))

@@ -31,18 +31,33 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stake:
-    """One account's stake in one role, all in wei. ``bonded + unbonding >= locked`` always."""
+    """One account's stake in one role, all in wei. ``bonded + unbonding >= locked + slashed`` always.
+
+    ``bonded`` and ``unbonding`` are what ``NodeRegistry`` holds, less the releases of the pending report.
+    """
 
     bonded: int = 0
     unbonding: int = 0
     """On its way out, still slashable until a settlement releases it."""
     locked: int = 0
     """What backs open claims, validations or challenges."""
+    slashed: int = 0
+    """Taken by sealed orders; the chain still holds it until their settlement."""
+
+    @property
+    def standing(self) -> int:
+        """Bonded stake that no sealed order has taken: what a role's minimum and a jury count."""
+        return max(0, self.bonded - self.slashed)
 
     @property
     def free(self) -> int:
         """What may still be locked: stake on its way out backs nothing new."""
-        return max(0, self.bonded - self.locked)
+        return max(0, self.bonded - self.slashed - self.locked)
+
+    @property
+    def spare(self) -> int:
+        """What may leave: stake that neither a lock nor a slash needs."""
+        return self.bonded + self.unbonding - self.locked - self.slashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +116,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slash:
-    """Stake an order's outcome takes from a node; ``amount_wei`` left its bonded stake already."""
+    """Stake that an order's outcome takes from a node; it leaves with the order's settlement."""
 
     account: bytes
     role: Role

@@ -276,12 +276,11 @@ def _drop_reclaimed(draft: Draft, oid: bytes) -> None:
 
 def _start_unbonding(draft: Draft, event: UnstakeRequested) -> None:
     role = Role(event.role)
-    moved = draft.unbond(event.account, role, event.amount)
-    if moved:
-        item = Unbonding(
-            account=event.account,
-            role=role,
-            amount_wei=moved,
-            due_ms=draft.now_ms + draft.state.parameters["unbonding_s"] * 1000,
-        )
-        draft.state = dataclasses.replace(draft.state, unbonding=(*draft.state.unbonding, item))
+    draft.unbond(event.account, role, event.amount)
+    item = Unbonding(
+        account=event.account,
+        role=role,
+        amount_wei=event.amount,
+        due_ms=draft.now_ms + draft.state.parameters["unbonding_s"] * 1000,
+    )
+    draft.state = dataclasses.replace(draft.state, unbonding=(*draft.state.unbonding, item))

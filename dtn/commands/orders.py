@@ -30,7 +30,8 @@ def _network(path: Path | None) -> Network:
     return Network(NetworkFile.read(path or default_network()))
 
 
-def _client(path: Path | None) -> tuple[Client, ClientConfig]:
+def client_of(path: Path | None) -> tuple[Client, ClientConfig]:
+    """The client that a configuration file, or else the default one, describes."""
     config = ClientConfig.read(path or default_client())
     return Client(NetworkFile.read(config.network), config.key(), config.data_dir), config
 
@@ -59,7 +60,7 @@ def put(
     as_json: JsonFlag = False,
 ) -> None:
     """Order a model: escrow the reward and publish the task (PoT Put)."""
-    client, settings = _client(config)
+    client, settings = client_of(config)
     placed = client.put(
         read_task_file(task),
         reward_wei=wei(reward),
@@ -83,7 +84,7 @@ def get(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch the winning model of an order and check its hash (PoT Get)."""
-    client, _ = _client(config)
+    client, _ = client_of(config)
     data, answer = client.get(parse_id(oid, 32, "an OID"))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(data)
@@ -200,7 +201,7 @@ def claim(
     as_json: JsonFlag = False,
 ) -> None:
     """Pay out all settled credits of an account. Anyone may; the account gets the tokens."""
-    client, settings = _client(config)
+    client, settings = client_of(config)
     account_bytes = parse_id(address, 20, "an address") if address else settings.key().address
     amount, epochs = client.claim(account_bytes)
     if as_json:
@@ -213,7 +214,7 @@ def claim(
 
 def cancel(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
     """Take back an order that nobody has claimed yet."""
-    client, _ = _client(config)
+    client, _ = client_of(config)
     answer = client.network.submit(Cancel, oid=parse_id(oid, 32, "an OID"))
     if as_json:
         print_json(answer)

@@ -1,4 +1,4 @@
-"""``dtn ROLE run|register|unregister|withdraw`` for every role; ``dtn client run``."""
+"""``dtn ROLE run|register|unregister|withdraw`` for every role; ``dtn client run|prepare``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from dtn.commands.orders import ConfigOption, client_of, gateway_of
 from dtn.output import JsonFlag, console, print_json, tokens, wei
 from protocol.chain.client import ChainClient, connect
 from protocol.chain.deployment import AddressBook
@@ -60,7 +61,7 @@ def role_app(name: str) -> typer.Typer:
 
 
 def client_app() -> typer.Typer:
-    """The client's daemon."""
+    """The client's daemon, and what a wallet needs before it places an order itself."""
     app = typer.Typer(help="Look after your own orders.", no_args_is_help=True)
 
     @app.callback()
@@ -70,6 +71,24 @@ def client_app() -> typer.Typer:
     @app.command(help="Publish data and release test sets of your orders until told to stop.")
     def run(config: Config) -> None:
         _actor("client", config).run()
+
+    @app.command(help="Prepare a task's data for an order that a wallet places (scripts/put.py).")
+    def prepare(
+        task: Annotated[Path, typer.Argument(help="Task file (YAML); see examples/.")],
+        config: ConfigOption = None,
+        as_json: JsonFlag = False,
+    ) -> None:
+        from offchain.client import read_task_file
+
+        client, settings = client_of(config)
+        prepared = client.prepare(read_task_file(task), gateway=gateway_of(settings))
+        task_hash = "0x" + prepared.document.digest().hex()
+        if as_json:
+            print_json({"task_link": prepared.link, "task_hash": task_hash})
+            return
+        console.print(f"task link {prepared.link}", soft_wrap=True)
+        console.print(f"task hash {task_hash}", soft_wrap=True)
+        console.print("keep `dtn client run` running, and place the order with this account's key")
 
     return app
 

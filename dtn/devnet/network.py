@@ -290,7 +290,7 @@ class Devnet:
         if role_of(name) == "provider":
             # Providers of one machine differ, or they would all train the same model.
             index = int(name.partition("-")[2])
-            lines |= {"seed": index, "learning_rate": round(0.004 / index, 5), "platform": "cpu"}
+            lines |= {"seed": index, "learning_rate": round(0.004 / index, 5)}
         lines |= shape.extra.get(name, {})
         path = self.config(name)
         path.parent.mkdir(exist_ok=True)
@@ -303,8 +303,13 @@ class Devnet:
             raise DevnetError(f"{name} is running already")
         command = known.command if known is not None else self._command(name, shape or Shape())
         # Every process sees few cores: leave XLA and BLAS one thread each, or they fight over them.
-        threads = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-        self.children.start(name, command, threads if role_of(name) != "aggregator" else None)
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+            "JAX_PLATFORMS": "cpu",
+            "DTN_COMPILED": str(self.folder.parent / "compiled"),
+        }
+        self.children.start(name, command, environment)
 
     def _command(self, name: str, shape: Shape) -> tuple[str, ...]:
         base = shape.commands.get(name, (sys.executable, "-m", "dtn", role_of(name), "run"))

@@ -44,6 +44,8 @@ class Children:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "processes.json"
         self._logs = folder / "logs"
+        self._handles: list[subprocess.Popen[bytes]] = []
+        """Of those started here: their ends are collected in `stop`."""
 
     def all(self) -> dict[str, Child]:
         """Every process started and not ended by `stop`, by name."""
@@ -74,6 +76,7 @@ class Children:
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
             )
+        self._handles.append(process)
         child = Child(name, process.pid, psutil.Process(process.pid).create_time(), tuple(command))
         self._write({**self.all(), name: child})
         return child
@@ -91,6 +94,7 @@ class Children:
         for process in alive:
             _signal(process, True)
         psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+        self._handles = [handle for handle in self._handles if handle.poll() is None]
         ended = {child.name for child in chosen}
         self._write({name: child for name, child in children.items() if name not in ended})
 

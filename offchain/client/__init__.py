@@ -6,8 +6,8 @@ oid = client.put(task, reward_wei=100 * 10**18)
 model = client.get(oid)
 """
 
-from offchain.client.client import Client, PlacedOrder
+from offchain.client.client import Client, PlacedOrder, PreparedTask
 from offchain.client.daemon import ClientDaemon
 from offchain.client.task_file import TaskFile, read_task_file
 
-__all__ = ["Client", "ClientDaemon", "PlacedOrder", "TaskFile", "read_task_file"]
+__all__ = ["Client", "ClientDaemon", "PlacedOrder", "PreparedTask", "TaskFile", "read_task_file"]

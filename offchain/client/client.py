@@ -28,6 +28,15 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """A task whose data this client holds, and whose document its daemon serves."""
+
+    document: TaskDocument
+    link: str
+    """Where the task document is served: the order's ``task_link``."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedOrder:
     """An order that the chain has taken."""
 
@@ -79,13 +88,10 @@ class Client:
         parameters = chain.read_parameters()
         deposit = deposit_wei
         if deposit is None:
-            # Rounded up, so that the contract's own rounding never finds it a wei short.
-            deposit = bps_of(reward_wei + 9_999, parameters["min_deposit_bps"]) + 1
+            deposit = bps_of(reward_wei, parameters["min_deposit_bps"])
         _check_bounds(task, reward_wei, deposit, parameters)
-        document, record = self._prepare(task, gateway)
-        store = self._store()
-        task_cid = store.put(document.canonical())
-        store.publish(task_cid)
+        prepared = self.prepare(task, gateway=gateway)
+        document = prepared.document
         order = Order(
             client=self.key.address,
             nonce=time.time_ns() // 1_000_000,
@@ -96,23 +102,38 @@ class Client:
             validate_window=task.windows.validate_s,
             challenge_window=task.windows.challenge_s,
             task_hash=document.digest(),
-            task_link=link_to(gateway, task_cid),
+            task_link=prepared.link,
             data_root=data_root(document.fragment_digests()),
             baseline=task.baseline_millionths,
         )
         oid = order_id(self.file.domain, order)
         # Written before the money moves: whatever happens next, the daemon can serve this order.
-        OrderRecords(self.data_dir).write(oid, record)
+        OrderRecords(self.data_dir).write(oid, OrderRecord.of(document))
         receipt = chain.put(order)
         return PlacedOrder(oid, order, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
+
+    def prepare(self, task: TaskFile, *, gateway: str) -> PreparedTask:
+        """Cut the data into fragments, keep them, and publish the task document: Put without the order.
+
+        A wallet may then place the order itself (``scripts/put.py``); this client's daemon knows it by its
+        task and looks after it.
+
+        Raises:
+            InvalidDocument: the task cannot be used. StorageFull: its data does not fit on the disk.
+        """
+        store = self._store()
+        document = self._document(task, gateway, store)
+        cid = store.put(document.canonical())
+        OrderRecords(self.data_dir).prepare(document)
+        store.publish(cid)
+        return PreparedTask(document, link_to(gateway, cid))
 
     def _store(self) -> EmbeddedStore:
         return EmbeddedStore(self.data_dir / "store")
 
-    def _prepare(self, task: TaskFile, gateway: str) -> tuple[TaskDocument, OrderRecord]:
+    def _document(self, task: TaskFile, gateway: str, store: EmbeddedStore) -> TaskDocument:
         samples = load_samples(task.data)
         architecture = task.model.architecture(tuple(samples.x.shape[1:]), samples.classes)
-        store = self._store()
         references = []
         for data, count in samples.fragments(task.test.of):
             cid = store.put(data)
@@ -125,7 +146,7 @@ class Client:
             if task.test.named is not None
             else BlockHashSplit(test_count=task.test.fragments or 1).model_dump()
         )
-        document = make_task(
+        return make_task(
             {
                 "title": task.title,
                 "architecture": architecture.model_dump(mode="json"),
@@ -139,7 +160,6 @@ class Client:
                 "hints": task.hints,
             }
         )
-        return document, OrderRecord(task=document.canonical().decode())
 
     # Get -------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The client's daemon: publishes training data, releases the test set when training closes.
 
-It reads the records that `Client.put` wrote, so it may be started before or after Put and restarted at any
-time; what it has done shows on the ledger.
+It reads the records that `Client.put` wrote and takes in its account's orders for tasks that `Client.prepare`
+prepared. So it may be started before or after Put and restarted at any time; what it has done shows on the
+ledger.
 
 Source: PoT 2.4 (t3, the release of D_test); PAI 4.2.2 (training fragments follow from a later block).
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 from offchain.actor import Actor
 from offchain.client.orders import OrderRecord, OrderRecords
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+MAX_LISTED: Final = 500
+"""As many of its own orders as one question to an aggregator may list; running ones come first."""
+
 
 class ClientDaemon(Actor):
     """Looks after all orders in the client's data folder."""
@@ -34,11 +39,28 @@ class ClientDaemon(Actor):
     def __init__(self, config: ClientConfig) -> None:
         super().__init__(config)
         self.records = OrderRecords(config.data_dir)
+        self._of_others: set[bytes] = set()
+        """Orders of this account whose data is not held here: there is nothing to do for them."""
 
     def act(self) -> None:
+        self.adopt(self.records.all())
         for oid, record in self.records.all().items():
             if not record.finished:
                 self.attempt(f"order 0x{oid.hex()}", self.look_after, oid, record)
+
+    def adopt(self, known: Collection[bytes]) -> None:
+        """Take in the orders that a wallet placed for tasks prepared here."""
+        for listed in self.network.get("/v1/orders", client=self.me, limit=MAX_LISTED)["orders"]:
+            oid = unhex(listed["oid"])
+            if oid in known or oid in self._of_others:
+                continue
+            detail = self.network.get(f"/v1/orders/{listed['oid']}")
+            document = self.records.prepared(unhex(detail["order"]["taskHash"]))
+            if document is None:
+                self._of_others.add(oid)
+                continue
+            self.records.write(oid, OrderRecord.of(document))
+            log.info("looking after order %s, which a wallet placed", listed["oid"])
 
     def look_after(self, oid: bytes, record: OrderRecord) -> None:
         """Do what one order needs now."""

@@ -1,4 +1,8 @@
-"""The client's own record of its orders, on disk: what the daemon needs to keep its promises."""
+"""The client's own record of its orders, on disk: what the daemon needs to keep its promises.
+
+``placed/OID.json`` is one order and how far the daemon has come with it; ``prepared/HASH.json`` is a task
+document whose data is held here, so that an order for it is known whoever's program placed it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from protocol.errors import InvalidDocument
 from protocol.task import TaskDocument, read_task
@@ -21,6 +26,11 @@ class OrderRecord:
     test_released: bool = False
     finished: bool = False
 
+    @classmethod
+    def of(cls, document: TaskDocument) -> Self:
+        """The record that a new order starts with."""
+        return cls(task=document.canonical().decode())
+
     def document(self) -> TaskDocument:
         """The task document."""
         return read_task(self.task.encode())
@@ -30,23 +40,19 @@ class OrderRecords:
     """All orders of a client's data folder; several processes may share it."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._folder = data_dir / "placed"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._placed = data_dir / "placed"
+        self._prepared = data_dir / "prepared"
+        for folder in (self._placed, self._prepared):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, oid: bytes, record: OrderRecord) -> None:
         """Write one record durably."""
-        path = self._folder / f"{oid.hex()}.json"
-        partial = path.with_suffix(".new")
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(asdict(record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        _write(self._placed / f"{oid.hex()}.json", json.dumps(asdict(record)))
 
     def all(self) -> dict[bytes, OrderRecord]:
         """Every record, by OID; raises `InvalidDocument` for a damaged one."""
         records = {}
-        for path in sorted(self._folder.glob("*.json")):
+        for path in sorted(self._placed.glob("*.json")):
             try:
                 records[bytes.fromhex(path.stem)] = OrderRecord(
                     **json.loads(path.read_text(encoding="utf-8"))
@@ -54,3 +60,23 @@ class OrderRecords:
             except (ValueError, TypeError) as reason:
                 raise InvalidDocument(f"{path} is damaged: {reason}") from reason
         return records
+
+    def prepare(self, document: TaskDocument) -> None:
+        """Remember durably that the data of this task is held here."""
+        _write(self._prepared / f"{document.digest().hex()}.json", document.canonical().decode())
+
+    def prepared(self, task_hash: bytes) -> TaskDocument | None:
+        """The task prepared here under this hash; raises `InvalidDocument` for a damaged one."""
+        try:
+            return read_task((self._prepared / f"{task_hash.hex()}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".new")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

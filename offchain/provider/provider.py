@@ -34,9 +34,7 @@ class Provider(Actor):
         if config.platform is not None:
             os.environ["JAX_PLATFORMS"] = config.platform
         super().__init__(config)
-        from offchain.training.engine import use_compilation_cache
-
-        use_compilation_cache(config.data_dir / "compiled")
+        self.keep_compiled_programs()
         self.jobs: dict[str, Job] = {}
 
     def act(self) -> None:

@@ -28,6 +28,7 @@ class Validator(Actor):
 
     def __init__(self, config: ValidatorConfig) -> None:
         super().__init__(config)
+        self.keep_compiled_programs()
         self.judge = Judge(config.data_dir / "answers")
 
     def act(self) -> None:

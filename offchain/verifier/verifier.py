@@ -28,6 +28,7 @@ class Verifier(Actor):
 
     def __init__(self, config: VerifierConfig) -> None:
         super().__init__(config)
+        self.keep_compiled_programs()
         self.judge = Judge(config.data_dir / "answers")
 
     def act(self) -> None:

@@ -72,8 +72,8 @@ def open_dispute(
     for account in sorted(nodes):
         if account in parties:
             continue
-        stakes = [(role, nodes[account].stake(role).bonded) for role in roles]
-        weight = sum(bonded for role, bonded in stakes if bonded >= max(1, parameters[role.parameter]))
+        stakes = [(role, nodes[account].stake(role).standing) for role in roles]
+        weight = sum(standing for role, standing in stakes if standing >= max(1, parameters[role.parameter]))
         if weight:
             jurors.append((account, weight))
     return Dispute(mid=mid, jurors=tuple(jurors))

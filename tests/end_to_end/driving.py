@@ -1,0 +1,175 @@
+"""Driving a local network of real processes from a test: put orders, wait, kill, look."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from dtn.commands.orders import gateway_of
+from dtn.devnet import Devnet
+from offchain.client import Client, PlacedOrder, read_task_file
+from offchain.config import ClientConfig
+from offchain.network import LedgerRefused, Network, NetworkError, NotFound
+from protocol.parameters import TOKEN_WEI
+
+Json = dict[str, Any]
+
+REWARD_WEI: Final = 100 * TOKEN_WEI
+PATIENCE_S: Final = 120.0
+"""A generous bound on any one wait: reached only when something hangs."""
+
+TASK: Final = """
+title: digits for a test
+model: {{family: {family}, hidden: [32]}}
+data: {{dataset: digits}}
+metric: accuracy
+windows: {{train_s: {train_s}, validate_s: {validate_s}, challenge_s: {challenge_s}}}
+test: {{fragments: 3, of: 12}}
+baseline: 0.5
+"""
+
+Condition = Callable[[], Any]
+
+
+def until(what: str, condition: Condition, devnet: Devnet | None = None) -> Any:
+    """What ``condition`` returns once it is true; fails with ``what`` when it never is."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.2)
+    logs = (
+        ""
+        if devnet is None
+        else "\n".join(
+            f"--- {path.name}\n{devnet.children.tail(path.stem, 15)}"
+            for path in sorted((devnet.folder / "logs").glob("*"))
+        )
+    )
+    raise AssertionError(f"waited in vain until {what}\n{logs}")
+
+
+class Driver:
+    """One running local network and its client."""
+
+    def __init__(self, devnet: Devnet, folder: Path) -> None:
+        self.devnet = devnet
+        self.folder = folder
+        self.config = ClientConfig.read(devnet.config("client"))
+        self.client = Client(devnet.network(), self.config.key(), self.config.data_dir)
+        self.network = Network(devnet.network())
+
+    def task(
+        self, *, train_s: int = 12, validate_s: int = 7, challenge_s: int = 5, family: str = "mlp"
+    ) -> Path:
+        """A task file."""
+        path = self.folder / f"task-{time.monotonic_ns()}.yaml"
+        path.write_text(
+            TASK.format(train_s=train_s, validate_s=validate_s, challenge_s=challenge_s, family=family)
+        )
+        return path
+
+    def put(self, **windows: Any) -> str:
+        """Place an order; returns its OID in hex."""
+        return "0x" + self.place(**windows).oid.hex()
+
+    def place(self, **windows: Any) -> PlacedOrder:
+        return self.client.put(
+            read_task_file(self.task(**windows)), reward_wei=REWARD_WEI, gateway=gateway_of(self.config)
+        )
+
+    def order(self, oid: str) -> Json | None:
+        """An order's detail; none while the ledger does not know it or nobody answers."""
+        try:
+            return dict(self.network.get(f"/v1/orders/{oid}"))
+        except (NotFound, NetworkError, LedgerRefused):
+            return None
+
+    def in_phase(self, oid: str, *phases: str) -> Json:
+        """Wait until an order is in one of these phases."""
+
+        def reached() -> Json | None:
+            detail = self.order(oid)
+            return detail if detail is not None and detail["phase"] in phases else None
+
+        return dict(until(f"order {oid} is in phase {phases}", reached, self.devnet))
+
+    def claimed(self, oid: str, count: int) -> Json:
+        """Wait until an order has this many claims."""
+
+        def enough() -> Json | None:
+            detail = self.order(oid)
+            return detail if detail is not None and len(detail["claims"]) >= count else None
+
+        return dict(until(f"order {oid} has {count} claims", enough, self.devnet))
+
+    def settled(self, oid: str) -> Json:
+        """Wait until an order is settled on the chain."""
+        return self.in_phase(oid, "settled")
+
+    def status(self, name: str) -> Json | None:
+        """What one aggregator says of itself; none while it is down."""
+        names = [n for n in sorted(self.devnet.children.all()) if n.startswith("aggregator-")]
+        file = self.devnet.network()
+        url = file.aggregators[names.index(name)]
+        try:
+            return dict(Network(file.model_copy(update={"aggregators": (url,)})).get("/v1/status"))
+        except NetworkError:
+            return None
+
+    def aggregator_of(self, member: int) -> str:
+        """Process name of the committee member with this index."""
+        accounts = self.devnet.names()
+        members = until(
+            "an aggregator answers", lambda: self.status("aggregator-1") or self.status("aggregator-2")
+        )
+        return accounts[members["members"][member]]
+
+    def name_of(self, account: str) -> str:
+        """Process name of an account."""
+        return self.devnet.names()[account]
+
+    def balance(self, name: str) -> int:
+        """Token balance on the chain, in wei."""
+        return self.devnet.chain("client").balance_of(self.devnet.key(name).address)
+
+
+def amounts(detail: Json, role: str, reason: str = "") -> dict[str, int]:
+    """Receipts of one role whose reason contains ``reason``: account to wei."""
+    found: dict[str, int] = {}
+    for receipt in detail["receipts"]:
+        if receipt["role"] == role and reason in receipt["reason"]:
+            found[receipt["account"]] = found.get(receipt["account"], 0) + int(receipt["amountWei"])
+    return found
+
+
+def conserved(detail: Json) -> bool:
+    """Whether an order's receipts add up to what came in."""
+    came_in = int(detail["order"]["reward"]) + int(detail["order"]["deposit"])
+    return sum(int(receipt["amountWei"]) for receipt in detail["receipts"]) == came_in
+
+
+def dtn(*arguments: str, home: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "dtn", *arguments],
+        env={**os.environ, "DTN_HOME": str(home), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def dtn_json(*arguments: str, home: Path) -> Any:
+    """The JSON a command prints; fails with what it said if it fails."""
+    done = dtn(*arguments, "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
