@@ -49,11 +49,13 @@ class RewardShares:
 def reward_shares(reward: int, parameters: Parameters, *, consoled: int) -> RewardShares:
     """Divide ``reward`` among winner, validators, ``consoled`` other claims and the aggregators.
 
-    Without anyone to console that share stays with the winner.
+    Without anyone to console that share stays with the winner. Votes set the shares one by one, so they may
+    come to more than the whole: then each gets what those before it (tax, validators, consolation) leave.
     """
     tax = bps_of(reward, parameters["tax_bps"])
-    validators = bps_of(reward, parameters["validator_bps"])
+    validators = min(bps_of(reward, parameters["validator_bps"]), reward - tax)
     consolation = bps_of(reward, parameters["consolation_bps"]) if consoled else 0
+    consolation = min(consolation, reward - tax - validators)
     return RewardShares(reward - tax - validators - consolation, validators, consolation, tax)
 
 

@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -103,7 +104,7 @@ def ask_committee(apis: list[str | None], oid: str) -> dict[str, Any]:
     """
     need = needed(len(apis))
     votes: dict[str, list[dict[str, Any]]] = {}
-    said = []
+    said: Counter[str] = Counter()
     for api in apis:
         if api is None:
             continue
@@ -111,12 +112,13 @@ def ask_committee(apis: list[str | None], oid: str) -> dict[str, Any]:
             answer: dict[str, Any] = _json(f"{api}/v1/orders/{oid}/model")
             group = votes.setdefault(facts_of(answer), [])
         except (requests.RequestException, GetError, KeyError, TypeError, ValueError) as reason:
-            said.append(f"{api}: {reason}")
+            said[str(reason)] += 1
             continue
         group.append(answer)
         if len(group) >= need:
             return answer
-    detail = "; ".join(said) or f"{len(votes)} different answers"
+    said[f"one of {len(votes)} different answers"] += sum(map(len, votes.values()))
+    detail = "; ".join(f"{count} say: {what}" for what, count in said.items() if count)
     raise GetError(f"fewer than {need} of {len(apis)} aggregators name the same model of {oid} ({detail})")
 
 

@@ -167,8 +167,14 @@ def canonical(document: Any) -> bytes:
 
 
 def data_root(document: Any) -> bytes:
-    """The commitment to all data fragments: Keccak-256 of their SHA-256 hashes in order."""
+    """The commitment to all data fragments: Keccak-256 of their SHA-256 hashes in order.
+
+    Raises:
+        ValueError, KeyError, TypeError: the document does not list fragments.
+    """
     hashes = [bytes.fromhex(fragment["sha256"][2:]) for fragment in document["data"]["fragments"]]
+    if any(len(digest) != 32 for digest in hashes):
+        raise ValueError("a fragment's sha256 is not 32 bytes")
     return bytes(Web3.keccak(b"".join(hashes)))
 
 

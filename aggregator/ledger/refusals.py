@@ -8,6 +8,7 @@
     ├── NotAllowed            the sender is not who may do this
     ├── NotStaked             too little free stake in the role
     ├── UnknownThing          the claim, model, validation or challenge named does not exist
+    ├── OrderFull             the order has as many claims or validations as one settlement can pay
     ├── AlreadyDone           it was done before and cannot be done again
     └── Mismatch              what is revealed does not open the commitment, or does not match a hash
 
@@ -54,6 +55,11 @@ class NotStaked(Refused):
         super().__init__(
             f"as {role} you have {have} wei of free stake and need {need}; run `dtn {role} register`"
         )
+
+
+class OrderFull(Refused):
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(f"the order has {most} {what}, as many as it may; choose another order")
 
 
 class UnknownThing(Refused):

@@ -14,9 +14,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from aggregator.ledger.draft import Draft
+from aggregator.ledger.draft import Draft, releasable
 from aggregator.ledger.events import ReportMade, ReportSettled
-from aggregator.ledger.state import Entry, PendingReport, Receipt, State
+from aggregator.ledger.state import Entry, Outcome, PendingReport, Receipt, Stake, State, Unbonding
 from protocol.crypto import keccak256
 from protocol.merkle import root
 from protocol.roles import Role
@@ -24,14 +24,30 @@ from protocol.transactions import Report
 
 MAX_REPORT_ORDERS = 200
 MAX_REPORT_CREDITS = 2000
-"""Together they keep a settlement well under 2^24 gas; what is left over waits for the next cycle."""
+MAX_REPORT_SLASHES = 800
+MAX_REPORT_RELEASES = 200
+"""Together they keep a settlement under 2^24 gas; what is left over waits for the next cycle."""
 
 
 def is_due(state: State) -> bool:
     """Whether the ledger should make a report now."""
-    if state.report is not None or not state.committee.members or state.now_ms < state.next_update_ms:
-        return False
-    return bool(state.sealed) or any(item.due_ms <= state.now_ms for item in state.unbonding)
+    due_ms = next_report_ms(state)
+    return due_ms is not None and due_ms <= state.now_ms
+
+
+def next_report_ms(state: State) -> int | None:
+    """Ledger time of the next report as things stand; none while there is nothing to report or nobody to."""
+    if state.report is not None or not state.committee.members:
+        return None
+    if state.sealed:
+        return state.next_update_ms
+    # Stake that a lock still holds gives no reason to report: its release would be zero.
+    due = [item.due_ms for item in state.unbonding if releasable(_stake(state, item), item.amount_wei)]
+    return max(state.next_update_ms, min(due)) if due else None
+
+
+def _stake(state: State, item: Unbonding) -> Stake:
+    return state.nodes[item.account].stake(item.role)
 
 
 def make_report(draft: Draft) -> None:
@@ -39,12 +55,15 @@ def make_report(draft: Draft) -> None:
     state = draft.state
     orders: list[bytes] = []
     credited: set[bytes] = set()
+    slashed: set[tuple[bytes, Role]] = set()
     for oid in state.sealed[:MAX_REPORT_ORDERS]:
-        accounts = {receipt.account for receipt in _credits_of(state.table[oid])}
-        if orders and len(credited | accounts) > MAX_REPORT_CREDITS:
+        outcome = _outcome_of(state.table[oid])
+        accounts = credited | {receipt.account for receipt in outcome.credits}
+        stakes = slashed | {(slash.account, slash.role) for slash in outcome.slashes}
+        if orders and (len(accounts) > MAX_REPORT_CREDITS or len(stakes) > MAX_REPORT_SLASHES):
             break
         orders.append(oid)
-        credited |= accounts
+        credited, slashed = accounts, stakes
     releases = _take_releases(draft)
     report = _report(draft.state, tuple(orders), releases)
     sealed = tuple(oid for oid in state.sealed if oid not in set(orders))
@@ -58,10 +77,16 @@ def make_report(draft: Draft) -> None:
 
 
 def remake_report(draft: Draft, *, without: bytes | None = None) -> None:
-    """Make the pending report again: for another committee epoch, or without a reclaimed order."""
+    """Make the pending report again: for another committee epoch, or without a reclaimed order.
+
+    A report that would do nothing any more is dropped; the next one takes its epoch.
+    """
     old = draft.state.report
     assert old is not None
     orders = tuple(oid for oid in old.orders if oid != without)
+    if not orders and not old.releases:
+        draft.state = dataclasses.replace(draft.state, report=None)
+        return
     report = dataclasses.replace(_report(draft.state, orders, old.releases), made_ms=old.made_ms)
     draft.state = dataclasses.replace(draft.state, report=report)
     draft.emit(ReportMade(report=report, at_ms=draft.now_ms))
@@ -72,6 +97,9 @@ def settle(draft: Draft, epoch: int, transaction_hash: bytes, gas_used: int) -> 
     state = draft.state
     report = state.report
     assert report is not None and report.epoch == epoch, "the chain settles only what the ledger reported"
+    for account, role, amount in report.slashes:
+        draft.settle_slash(account, role, amount)
+    state = draft.state
     entries = tuple(state.table[oid] for oid in report.orders)
     table, roots = state.table, state.receipt_roots
     for entry in entries:
@@ -91,9 +119,9 @@ def settle(draft: Draft, epoch: int, transaction_hash: bytes, gas_used: int) -> 
     )
 
 
-def _credits_of(entry: Entry) -> tuple[Receipt, ...]:
+def _outcome_of(entry: Entry) -> Outcome:
     assert entry.outcome is not None, "only sealed orders are reported"
-    return entry.outcome.credits
+    return entry.outcome
 
 
 def _report(
@@ -105,10 +133,10 @@ def _report(
     for oid in orders:
         entry = state.table[oid]
         escrow += entry.order.reward + entry.order.deposit
-        for receipt in _credits_of(entry):
+        outcome = _outcome_of(entry)
+        for receipt in outcome.credits:
             credited[receipt.account] = credited.get(receipt.account, 0) + receipt.amount_wei
-        assert entry.outcome is not None
-        for slash in entry.outcome.slashes:
+        for slash in outcome.slashes:
             key = (slash.account, slash.role)
             slashed[key] = slashed.get(key, 0) + slash.amount_wei
     assert sum(credited.values()) == escrow + sum(slashed.values()), "a report pays exactly what came in"
@@ -128,12 +156,12 @@ def _take_releases(draft: Draft) -> tuple[tuple[bytes, Role, int], ...]:
     released: dict[tuple[bytes, Role], int] = {}
     waiting = []
     for item in draft.state.unbonding:
-        if item.due_ms > draft.now_ms:
+        key = (item.account, item.role)
+        if item.due_ms > draft.now_ms or (len(released) >= MAX_REPORT_RELEASES and key not in released):
             waiting.append(item)
             continue
         amount = draft.release(item.account, item.role, item.amount_wei)
         if amount:
-            key = (item.account, item.role)
             released[key] = released.get(key, 0) + amount
         held = min(item.amount_wei - amount, draft.node(item.account).stake(item.role).unbonding)
         if held:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from aggregator.ledger.draft import Draft
 from aggregator.ledger.events import LedgerEvent, OrderTaken
 from aggregator.ledger.refusals import Refused, StaleNonce, UnknownOrder, WrongKind
-from aggregator.ledger.settlement import is_due, make_report, remake_report, settle
+from aggregator.ledger.settlement import is_due, make_report, next_report_ms, remake_report, settle
 from aggregator.ledger.state import Committee, Entry, Node, Origin, Outcome, Receipt, State, Unbonding
 from aggregator.ledger.tasks import PROTOCOLS
 from protocol.chain_events import (
@@ -104,12 +104,9 @@ def next_deadline_ms(state: State) -> int | None:
         for entry in state.table.values()
         if entry.outcome is None and (deadline := PROTOCOLS[entry.order.kind].deadline_ms(entry)) is not None
     ]
-    if state.report is None and state.committee.members:
-        due = [item.due_ms for item in state.unbonding]
-        if state.sealed:
-            deadlines.append(state.next_update_ms)
-        elif due:
-            deadlines.append(max(state.next_update_ms, min(due)))
+    report_ms = next_report_ms(state)
+    if report_ms is not None:
+        deadlines.append(report_ms)
     return min(deadlines, default=None)
 
 
@@ -264,6 +261,9 @@ def _drop_reclaimed(draft: Draft, oid: bytes) -> None:
         return
     if entry.outcome is None:
         PROTOCOLS[entry.order.kind].abandon(draft, entry)
+    else:
+        for slash in entry.outcome.slashes:
+            draft.spare_slash(slash.account, slash.role, slash.amount_wei)
     state = draft.state
     draft.state = dataclasses.replace(
         state,

@@ -86,6 +86,9 @@ class WrongOpening(UntrainedProvider):
 class WrongBytes(UntrainedProvider):
     """Opens its commitment honestly, but its link serves other bytes."""
 
+    def file_for(self, detail: Json) -> bytes:
+        return b"nobody ever sees this file"
+
     def reveal_model(self, detail: Json, model: bytes) -> None:
         cid = self.store.put(b"something else")
         self.store.publish(cid)

@@ -27,6 +27,9 @@ JURY_ROLES: tuple[tuple[Role, ...], tuple[Role, ...]] = (
 )
 """Roles that may judge in the first and in the second, larger round."""
 
+MAX_JURORS = 512
+"""The heaviest stakes judge: the jurors' credits must fit one settlement."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ballot:
@@ -76,7 +79,8 @@ def open_dispute(
         weight = sum(standing for role, standing in stakes if standing >= max(1, parameters[role.parameter]))
         if weight:
             jurors.append((account, weight))
-    return Dispute(mid=mid, jurors=tuple(jurors))
+    heaviest = sorted(jurors, key=lambda juror: (-juror[1], juror[0]))[:MAX_JURORS]
+    return Dispute(mid=mid, jurors=tuple(sorted(heaviest)))
 
 
 def decide(dispute: Dispute, parameters: Parameters) -> Answer | None:

@@ -97,24 +97,25 @@ class OpenTask:
 
 
 def disputed_mids(task: OpenTask) -> tuple[bytes, ...]:
-    """Models that need a verdict: their validations disagree, or one has a revealed challenge."""
-    disputed = []
-    for mid in task.revealed_mids():
-        challenged = any(
-            record.answer is not None and mid_of(task, vid) == mid
-            for vid, record in sorted(task.challenges.items())
-        )
-        if challenged or len(set(task.answers(mid).values())) > 1:
-            disputed.append(mid)
-    return tuple(disputed)
+    """Models that need a verdict: their validations disagree, or one is challenged.
+
+    A challenge counts even if it was never opened. There is one per validation, so the accomplice of a wrong
+    validator could otherwise take that place, fall silent and keep every honest verifier out.
+    """
+    challenged = {mid_of(task, vid) for vid in task.challenges}
+    return tuple(
+        mid
+        for mid in task.revealed_mids()
+        if mid in challenged or len(set(task.answers(mid).values())) > 1
+    )
 
 
 def parties_of(task: OpenTask, mid: bytes) -> set[bytes]:
-    """Who is party to a model's dispute: its claimants, its validators and their challengers."""
-    claimants = {provider for provider, claim in task.claims.items() if claim.mid == mid}
+    """Who has a part in a model's dispute: everyone who claims in the order, as rivals gain by a low score;
+    and the model's validators and their challengers."""
     validators = {validator for (of, validator) in task.validations if of == mid}
     challengers = {record.challenger for vid, record in task.challenges.items() if mid_of(task, vid) == mid}
-    return claimants | validators | challengers
+    return set(task.claims) | validators | challengers
 
 
 def mid_of(task: OpenTask, vid: bytes) -> bytes | None:
