@@ -33,6 +33,7 @@ from aggregator.ledger.transition import (
 )
 from aggregator.mempool import Mempool, PoolFull, Waiting
 from aggregator.origin.origin import OriginSource, Proposal
+from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
     Deliver,
@@ -61,7 +62,7 @@ from aggregator.pbft.messages import (
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import BecameCommitted
-from aggregator.pbft.replica import Limits, Replica
+from aggregator.pbft.replica import Replica
 from protocol.chain_events import decode_event
 from protocol.crypto import Key
 from protocol.errors import ChainError, ProtocolError

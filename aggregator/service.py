@@ -23,12 +23,12 @@ from aggregator.links.links import Links, Peer
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
 from aggregator.origin.reader import ChainReader
+from aggregator.pbft.agreement import Limits
 from aggregator.pbft.messages import LinkMessage, ReportSignature
 from aggregator.pbft.quorum import Members
-from aggregator.pbft.replica import Limits
 from aggregator.update.service import UpdateService
 from protocol.chain.client import ChainClient, connect
-from protocol.errors import ChainError
+from protocol.errors import ChainError, ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -191,5 +191,18 @@ class Service:
 
 
 def run(config: AggregatorConfig) -> None:
-    """Run an aggregator until it is told to stop."""
-    asyncio.run(Service(config).run())
+    """Run an aggregator until it is told to stop.
+
+    Raises:
+        ProtocolError: what ended it: a full disk, a damaged journal, a taken address.
+    """
+    try:
+        asyncio.run(Service(config).run())
+    except* ProtocolError as failures:
+        raise _first(failures) from None
+
+
+def _first(failure: BaseException) -> BaseException:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

@@ -79,7 +79,8 @@ class ProviderConfig(ActorConfig):
     batch_size: int = Field(default=64, ge=1)
     deadline_margin_s: float = Field(default=3.0, gt=0)
     """Training stops this long before the training window closes."""
-    patience_steps: int | None = Field(default=4000, ge=1)
+    patience_steps: int | None = Field(default=None, ge=1)
+    """Give a training up after that many steps without improvement; train to the deadline if not set."""
     platform: str | None = None
     """JAX platform (`cpu`, `cuda`, `tpu`); the best one at hand if not set."""
 

@@ -108,7 +108,7 @@ def decode_event(data: bytes) -> AnyChainEvent:
     """Inverse of `encode_event`; raises `InvalidEncoding` for anything else."""
     try:
         event = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as reason:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
         raise InvalidEncoding(f"not a chain event: {reason}") from reason
     if _ENCODER.encode(event) != data:
         raise InvalidEncoding("not the canonical encoding of this chain event")

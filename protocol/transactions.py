@@ -213,7 +213,7 @@ def decode_transaction(data: bytes) -> SignedTransaction:
         )
     try:
         signed = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as reason:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
         raise InvalidEncoding(f"not a transaction: {reason}") from reason
     if signed.encode() != data:
         raise InvalidEncoding("not the canonical encoding of this transaction")

@@ -11,7 +11,7 @@ from dtn.follow import follow
 from dtn.home import default_client, default_network
 from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, table, tokens, wei
 from offchain.client import Client, read_task_file
-from offchain.config import ClientConfig
+from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
 from protocol.crypto import sha256
 from protocol.errors import InvalidDocument
@@ -32,7 +32,13 @@ def _network(path: Path | None) -> Network:
 
 def client_of(path: Path | None) -> tuple[Client, ClientConfig]:
     """The client that a configuration file, or else the default one, describes."""
-    config = ClientConfig.read(path or default_client())
+    chosen = path or default_client()
+    if not chosen.exists():
+        raise InvalidConfig(
+            f"no client configuration at {chosen}: start a local network with `dtn devnet up`, "
+            "or name yours with --config"
+        )
+    config = ClientConfig.read(chosen)
     return Client(NetworkFile.read(config.network), config.key(), config.data_dir), config
 
 

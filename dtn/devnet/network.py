@@ -290,7 +290,7 @@ class Devnet:
         if role_of(name) == "provider":
             # Providers of one machine differ, or they would all train the same model.
             index = int(name.partition("-")[2])
-            lines |= {"seed": index, "learning_rate": round(0.004 / index, 5)}
+            lines |= {"seed": index, "learning_rate": round(0.004 / index, 5), "patience_steps": 4000}
         lines |= shape.extra.get(name, {})
         path = self.config(name)
         path.parent.mkdir(exist_ok=True)

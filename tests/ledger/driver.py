@@ -72,7 +72,7 @@ class Driver:
         """Something on the chain, some transactions, some time; then check everything."""
         self._chain_step()
         events = [self.chain.events.popleft() for _ in range(self._how_many(len(self.chain.events)))]
-        sends = [self._transaction() for _ in range(self.random.choice((0, 1, 1, 2, 4)))]
+        sends = [self._transaction() for _ in range(self.random.choice((1, 1, 3, 6, 10)))]
         before = self.world.state
         alone = len(sends) == 1 and not events
         at_ms = before.now_ms if alone else self._time()
@@ -108,9 +108,9 @@ class Driver:
         now_ms = self.world.state.now_ms
         deadline = next_deadline_ms(self.world.state)
         choices = [now_ms, now_ms + 1, now_ms + self.random.randint(0, 5000), now_ms - 1000]
-        if deadline is not None:
-            choices += [deadline, deadline, deadline - 1]
-        if self.random.random() < 0.02:
+        if deadline is not None and self.random.random() < 0.4:
+            choices = [deadline, deadline, deadline - 1]
+        if self.random.random() < 0.004:
             choices = [now_ms + 30 * 24 * 3600 * 1000]
         return max(self.random.choice(choices), 0)
 
@@ -119,26 +119,26 @@ class Driver:
     def _chain_step(self) -> None:
         choice = self.random.random()
         account, role = who(self.random.choice(PEOPLE)), self.random.choice((1, 2, 3))
-        if choice < 0.08 and len(self.world.state.table) < 5:
+        if choice < 0.25 and len(self.world.state.table) < 3:
             self._put()
-        elif choice < 0.14:
+        elif choice < 0.30:
             self.chain.stake(account, role, self.random.randint(1, 300) * TOKEN_WEI)
-        elif choice < 0.20 and self.chain.bonded[account, role]:
+        elif choice < 0.36 and self.chain.bonded[account, role]:
             bonded = self.chain.bonded[account, role]
             self.chain.unstake(account, role, self.random.choice((bonded, self.random.randint(1, bonded))))
-        elif choice < 0.21 and self.chain.escrows:
+        elif choice < 0.365 and self.chain.escrows:
             self.chain.reclaim(self.random.choice(sorted(self.chain.escrows)))
-        elif choice < 0.23:
+        elif choice < 0.38:
             self.chain.committee_epoch += 1
             members = self.random.choice((1, 4, 4, 7))
             self.chain.events.append(World.committee(self.chain.committee_epoch, members))
-        elif choice < 0.26:
+        elif choice < 0.40:
             name = self.random.choice(SHARES)
             high = 5000 if name == "accuser_bps" else 10_000
             self.chain.events.append(ParameterChanged(key=name, value=self.random.randint(0, high)))
-        elif choice < 0.28:
+        elif choice < 0.41:
             self.chain.events.append(ParameterChanged(key="unbonding_s", value=self.random.randint(1, 9999)))
-        elif choice < 0.5 and self._signed_reports:
+        elif choice < 0.7 and self._signed_reports:
             self._settle()
 
     def _put(self) -> None:
@@ -185,10 +185,11 @@ class Driver:
 
     def _sending(self) -> Sending:
         table = self.world.state.table
-        oid = self.random.choice([*sorted(table), keccak256(b"no order")])
+        running = [oid for oid in sorted(table) if table[oid].outcome is None] or [keccak256(b"no order")]
+        oid = self.random.choice(running if self.random.random() < 0.97 else [*sorted(table), bytes(32)])
         entry = table.get(oid)
         name = self.random.choice(PEOPLE)
-        if entry is None or entry.outcome is not None or self.random.random() < 0.1:
+        if entry is None or entry.outcome is not None or self.random.random() < 0.03:
             return name, Claim, {"oid": oid, "commitment": bytes(32)}
         choices = [getattr(self, f"_in_{entry.task.phase}")] * 5 + [self._in_training, self._in_validation]
         kind, fields = self.random.choice(choices)(entry, name)
@@ -196,7 +197,7 @@ class Driver:
         return sender, kind, {"oid": oid, **fields}
 
     def _in_training(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
-        if self.random.random() < 0.03:
+        if self.random.random() < 0.02:
             return Cancel, {"sender": self._client(entry)}
         body = claim_body(mid(self._model(entry, name)), 100)
         return Claim, {"commitment": commitment(entry.oid, who(name), body, bytes(32))}

@@ -20,7 +20,7 @@ from tests.ledger.replay import record
 from tests.ledger.world import DOMAIN, TREASURY
 
 SEEDS = range(int(os.environ.get("DTN_SEEDS", "8")))
-BLOCKS = 260
+BLOCKS = 300
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed{seed}")

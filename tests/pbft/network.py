@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
     Deliver,
@@ -38,7 +39,7 @@ from aggregator.pbft.messages import (
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import BecameCommitted, decode_record, encode_record
-from aggregator.pbft.replica import Limits, Replica
+from aggregator.pbft.replica import Replica
 from protocol.crypto import Key, keccak256
 from protocol.typed_data import Domain
 
@@ -47,7 +48,9 @@ LIMITS = Limits(checkpoint_interval=8, window=64, pipeline=4, view_timeout_ms=10
 
 def committee(count: int) -> tuple[Members, list[Key]]:
     """Members with fixed keys, in ascending order of address."""
-    keys = sorted((Key((index + 1).to_bytes(32, "big")) for index in range(count)), key=lambda key: key.address)
+    keys = sorted(
+        (Key((index + 1).to_bytes(32, "big")) for index in range(count)), key=lambda key: key.address
+    )
     domain = Domain(31337, b"\x11" * 20)
     return Members(domain=domain, addresses=tuple(key.address for key in keys)), keys
 
@@ -109,7 +112,9 @@ class Committee:
                     self._tick(index, machine)
 
     def _tick(self, index: int, machine: Machine) -> None:
-        self._step(index, Tick(now_ms=self.now_ms, waiting_since_ms=min(machine.pending.values(), default=None)))
+        self._step(
+            index, Tick(now_ms=self.now_ms, waiting_since_ms=min(machine.pending.values(), default=None))
+        )
         if machine.pending and machine.replica.can_propose and not machine.replica.in_flight:
             batch = Batch(self.now_ms, None, (), tuple(machine.pending))
             self._step(index, Propose(batch=batch, now_ms=self.now_ms))

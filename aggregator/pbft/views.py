@@ -1,0 +1,159 @@
+"""Changing the view: leaving a primary that does not serve, agreeing on what the next one starts with.
+
+What a view change must carry and what a new view must propose are pure functions in `view_change`; here they
+meet the state of a member.
+
+Guarantees: once a member has left a view it votes in it no more, restart or not; a batch that was committed
+anywhere is proposed again at its number.
+
+Source: Castro and Liskov 1999, sections 4.4 and 4.5.
+"""
+
+from __future__ import annotations
+
+from aggregator.pbft.agreement import Agreement
+from aggregator.pbft.events import (
+    Broadcast,
+    EnteredView,
+    Persist,
+)
+from aggregator.pbft.messages import (
+    Batch,
+    NewView,
+    NewViewContents,
+    PrePrepare,
+    ViewChange,
+    ViewChangeContents,
+    VoteKind,
+    contents_digest,
+)
+from aggregator.pbft.quorum import InvalidProof
+from aggregator.pbft.records import (
+    EnteredNewView,
+    LeftView,
+)
+from aggregator.pbft.view_change import (
+    NULL_DIGEST,
+    bodies_by_digest,
+    highest_stable,
+    missing_bodies,
+    proposals,
+    verify_new_view,
+    verify_view_change,
+)
+
+
+class Views(Agreement):
+    """`Agreement` that can move to another view."""
+
+    def _leave_for(self, view: int) -> None:
+        """Promise: no vote in any view below ``view`` from here on."""
+        assert view > self.view or not self.active
+        self.view, self.active = view, False
+        self._fruitless_views += 1
+        self._wanted_ms = self._now_ms
+        self._proposed = 0
+        self._out.append(Persist(record=LeftView(view)))
+        prepared = tuple(
+            slot.prepared
+            for sequence, slot in sorted(self._slots.items())
+            if slot.prepared is not None and sequence > self.low
+        )
+        contents = ViewChangeContents(view, self.stable, prepared)
+        vote = self._cast(VoteKind.VIEW_CHANGE, view, 0, contents_digest(contents))
+        bodies = tuple(
+            self._bodies[p.pre_prepare.digest] for p in prepared if p.pre_prepare.digest != NULL_DIGEST
+        )
+        own = ViewChange(contents, vote, bodies)
+        self._forget_view_changes_of(self.index, below=view)
+        self._view_changes.setdefault(view, {})[self.index] = own
+        self._out.append(Broadcast(message=own))
+        self._start_view_if_primary()
+
+    def _on_view_change(self, message: ViewChange) -> None:
+        view, signer = message.contents.view, message.vote.signer
+        settled = view < self.view or (view == self.view and self.active)
+        if settled or view > self.view + self.limits.view_lead:
+            return
+        if signer in self._view_changes.get(view, {}):
+            return
+        verify_view_change(self.members, message, window=self.limits.window)
+        known = bodies_by_digest(message.bodies)
+        wanted = [prepared.pre_prepare.digest for prepared in message.contents.prepared]
+        if missing_bodies(wanted, known | self._bodies):
+            raise InvalidProof("a view change must bring the batches it speaks of")
+        self._forget_view_changes_of(signer, below=view)
+        self._view_changes.setdefault(view, {})[signer] = message
+        # f + 1 members want a later view: one of them is honest, so follow (liveness, section 4.5.2).
+        ahead = sorted(
+            {other: v for v, by in self._view_changes.items() if v > self.view for other in by}.items()
+        )
+        if len(ahead) > self.members.faults:
+            self._leave_for(min(v for _, v in ahead))
+        self._start_view_if_primary()
+
+    def _forget_view_changes_of(self, signer: int, *, below: int) -> None:
+        """Keep one view change per member: memory stays bounded whatever views are asked for."""
+        for view in [view for view in self._view_changes if view < below]:
+            self._view_changes[view].pop(signer, None)
+            if not self._view_changes[view]:
+                del self._view_changes[view]
+
+    def _start_view_if_primary(self) -> None:
+        if self.active or self.primary != self.index:
+            return
+        changes = self._view_changes.get(self.view, {})
+        if self.index not in changes or len(changes) < self.members.quorum:
+            return
+        chosen = tuple(change for _, change in sorted(changes.items()))
+        known = self._bodies | bodies_by_digest(body for change in chosen for body in change.bodies)
+        proposed = proposals(chosen)
+        pre_prepares = tuple(
+            self._cast(VoteKind.PRE_PREPARE, self.view, sequence, digest) for sequence, digest in proposed
+        )
+        stripped = tuple(ViewChange(change.contents, change.vote, ()) for change in chosen)
+        contents = NewViewContents(self.view, stripped, pre_prepares)
+        vote = self._cast(VoteKind.NEW_VIEW, self.view, 0, contents_digest(contents))
+        bodies = tuple(known[digest] for digest in sorted({d for _, d in proposed}) if digest != NULL_DIGEST)
+        self._enter_view(NewView(contents, vote, bodies), known)
+
+    def _on_new_view(self, message: NewView) -> None:
+        view = message.contents.view
+        if view < self.view or (view == self.view and self.active) or view == 0:
+            return
+        if view > self.view + self.limits.view_lead:
+            return
+        verify_new_view(self.members, message, window=self.limits.window)
+        known = self._bodies | bodies_by_digest(message.bodies)
+        if missing_bodies((vote.digest for vote in message.contents.pre_prepares), known):
+            raise InvalidProof("a new view must bring the batches it proposes")
+        self._enter_view(message, known)
+
+    def _enter_view(self, message: NewView, known: dict[bytes, Batch]) -> None:
+        """Take part in a view. Its first proposals were validated by a quorum before, so vote at once."""
+        self._out.append(Persist(record=EnteredNewView(message)))
+        self._adopt_view(message, known)
+        self._progress_ms = self._now_ms
+        if self.is_primary:
+            self._out.append(Broadcast(message=message))
+        for vote in message.contents.pre_prepares:
+            if self._in_window(vote.sequence):
+                self._vote_prepare(vote.sequence, self._slot(vote.sequence))
+        self._out.append(EnteredView(view=self.view, primary=self.primary))
+
+    def _adopt_view(self, message: NewView, known: dict[bytes, Batch]) -> None:
+        """Set the slots to what the new view proposes; its `EnteredNewView` record is the promise."""
+        contents = message.contents
+        self.view, self.active, self._new_view = contents.view, True, message
+        self._view_changes = {v: changes for v, changes in self._view_changes.items() if v > self.view}
+        for slot in self._slots.values():
+            slot.leave_view()
+        stable = highest_stable(contents.view_changes)
+        self._proposed = stable.sequence if stable is not None else 0
+        for vote in contents.pre_prepares:
+            self._proposed = max(self._proposed, vote.sequence)
+            if self._in_window(vote.sequence):
+                slot = self._slot(vote.sequence)
+                slot.proposal = PrePrepare(vote, known[vote.digest])
+                slot.accepted, slot.accepted_ms = True, self._now_ms
+                self._bodies[vote.digest] = known[vote.digest]
