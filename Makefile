@@ -48,9 +48,8 @@ test-contracts: install
 	ape compile --force
 	ape test tests/contracts
 
-# Ape's pytest plug-in would start a chain of its own for every run.
 test-python: install
-	pytest -p no:ape_test
+	pytest
 
 compile: build/.compiled
 

@@ -282,7 +282,10 @@ class Aggregator:
 
     def _record(self, ordered: OrderedResult) -> None:
         tx_id = ordered.result.tx_id
-        self.results[tx_id] = ordered
+        known = self.results.get(tx_id)
+        if known is None or known.result.code != ACCEPTED:
+            # Ordered again after a view change, an accepted transaction is refused; it stays accepted.
+            self.results[tx_id] = ordered
         if len(self.results) > MAX_KNOWN_RESULTS:
             del self.results[next(iter(self.results))]
         for future in self._waiters.pop(tx_id, ()):

@@ -14,6 +14,7 @@ Source: EIP-712; PoT 3.4 "Achieving Integrity" (identifiers are hashes).
 from __future__ import annotations
 
 import functools
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from protocol.errors import InvalidEncoding, InvalidSignature
 
 MAX_STRING_BYTES: Final = 512
 MAX_LIST_ITEMS: Final = 1024
+_DECIMAL: Final = re.compile(r"0|-?[1-9][0-9]{0,39}")
+_HEX: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 def _solidity(name: str, **bounds: Any) -> Any:
@@ -238,13 +241,14 @@ def _parse(field: _Field, solidity_type: str, value: object) -> Any:
         if solidity_type == "string":
             if not isinstance(value, str):
                 raise ValueError("a string")
+            value.encode()  # JSON can spell lone surrogates, which no encoding has
             return value
         if solidity_type.startswith(("bytes", "address")):
             return parse_hex(value)
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ValueError("an integer or its decimal string")
-        if isinstance(value, str) and len(value) > 40:
-            raise ValueError("an integer of at most 40 digits")
+        if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+            raise ValueError("a plain decimal integer of at most 40 digits")
         number = int(value)
         _ENCODERS[solidity_type](number)
     except (ValueError, OverflowError, InvalidEncoding) as reason:
@@ -254,6 +258,6 @@ def _parse(field: _Field, solidity_type: str, value: object) -> Any:
 
 def parse_hex(value: object) -> bytes:
     """Bytes of a 0x-prefixed hex string; raises ``ValueError`` for anything else."""
-    if not isinstance(value, str) or not value.startswith("0x") or len(value) > 2 + 2 * 65_536:
+    if not isinstance(value, str) or len(value) > 2 + 2 * 65_536 or not _HEX.fullmatch(value):
         raise ValueError("0x-prefixed hex is needed")
     return bytes.fromhex(value[2:])

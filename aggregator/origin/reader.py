@@ -6,6 +6,7 @@ that honest members with honest chain nodes derive the same bytes. Blocking; cal
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ from protocol.chain_events import (
     UnstakeRequested,
 )
 from protocol.transactions import Order
+
+logger = logging.getLogger(__name__)
 
 MAX_BLOCKS_PER_QUERY: Final = 1000
 """Public chain nodes refuse wider log queries."""
@@ -99,7 +102,14 @@ class ChainReader:
         if decoder is None:
             return None
         event, build = decoder
-        return build(event.process_log(log)["args"], log)
+        try:
+            args = event.process_log(log)["args"]
+        except UnicodeDecodeError:
+            # The contracts take any bytes for text. All members skip such an event alike; an order with it
+            # is served by nobody, and its client reclaims the escrow.
+            logger.warning("skipped an event whose text is not UTF-8 in block %d", log["blockNumber"])
+            return None
+        return build(args, log)
 
     def _settled(self, args: Any, log: LogReceipt) -> Settled:
         receipt = self._web3.eth.get_transaction_receipt(log["transactionHash"])

@@ -15,7 +15,7 @@ from typing import Any
 
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import Entry, PendingReport, genesis
-from aggregator.ledger.tasks.open_records import OpenTask
+from aggregator.ledger.tasks.open_records import OpenTask, mid_of
 from aggregator.ledger.transition import ACCEPTED, Block, apply_block, check, next_deadline_ms
 from protocol.chain_events import CommitteeChanged, ParameterChanged
 from protocol.crypto import commitment, keccak256
@@ -119,24 +119,25 @@ class Driver:
     def _chain_step(self) -> None:
         choice = self.random.random()
         account, role = who(self.random.choice(PEOPLE)), self.random.choice((1, 2, 3))
-        if choice < 0.25 and len(self.world.state.table) < 3:
+        running = sum(entry.outcome is None for entry in self.world.state.table.values())
+        if running < 2 and choice < 0.5 or choice < 0.1:
             self._put()
-        elif choice < 0.30:
+        elif choice < 0.18:
             self.chain.stake(account, role, self.random.randint(1, 300) * TOKEN_WEI)
-        elif choice < 0.36 and self.chain.bonded[account, role]:
+        elif choice < 0.24 and self.chain.bonded[account, role]:
             bonded = self.chain.bonded[account, role]
             self.chain.unstake(account, role, self.random.choice((bonded, self.random.randint(1, bonded))))
-        elif choice < 0.365 and self.chain.escrows:
+        elif choice < 0.245 and self.chain.escrows:
             self.chain.reclaim(self.random.choice(sorted(self.chain.escrows)))
-        elif choice < 0.38:
+        elif choice < 0.26:
             self.chain.committee_epoch += 1
             members = self.random.choice((1, 4, 4, 7))
             self.chain.events.append(World.committee(self.chain.committee_epoch, members))
-        elif choice < 0.40:
+        elif choice < 0.28:
             name = self.random.choice(SHARES)
             high = 5000 if name == "accuser_bps" else 10_000
             self.chain.events.append(ParameterChanged(key=name, value=self.random.randint(0, high)))
-        elif choice < 0.41:
+        elif choice < 0.29:
             self.chain.events.append(ParameterChanged(key="unbonding_s", value=self.random.randint(1, 9999)))
         elif choice < 0.7 and self._signed_reports:
             self._settle()
@@ -203,15 +204,15 @@ class Driver:
         return Claim, {"commitment": commitment(entry.oid, who(name), body, bytes(32))}
 
     def _in_reveal(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
-        if self.random.random() < 0.25:
-            return TestRelease, {
-                "sender": self._client(entry),
-                "fragments": FRAGMENTS,
-                "links": TEST_LINKS,
-            }
-        size = self.random.choice((100, 100, 100, 101))
+        task: OpenTask = entry.task
+        if self.random.random() < 0.15:
+            released = {"fragments": FRAGMENTS, "links": TEST_LINKS}
+            return TestRelease, {"sender": self._client(entry), **released}
+        name = self._likely(name, [p for p, claim in sorted(task.claims.items()) if claim.mid is None])
+        size = self.random.choice((100,) * 9 + (101,))
         model = mid(self._model(entry, name))
-        return ClaimReveal, {"mid": model, "size_bytes": size, "links": (), "salt": bytes(32)}
+        fields = {"mid": model, "size_bytes": size, "links": (), "salt": bytes(32)}
+        return ClaimReveal, {"sender": name, **fields}
 
     def _in_validation(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
@@ -219,17 +220,20 @@ class Driver:
         return Validation, {
             "mid": model,
             "commitment": commitment(entry.oid, who(name), body, bytes(32)),
-            "v_stake": self.random.randint(1, 20) * TOKEN_WEI,
+            "v_stake": self.random.randint(4, 20) * TOKEN_WEI,
         }
 
     def _in_validation_reveal(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
-        score, digest = self._opinion(name, model)
-        return ValidationReveal, {"mid": model, "score": score, "digest": digest, "salt": bytes(32)}
+        waiting = [v for (of, v), r in sorted(entry.task.validations.items()) if of == model and not r.answer]
+        name = self._likely(name, waiting)
+        return ValidationReveal, {"sender": name, "mid": model, **self._opened(name, model)}
 
     def _in_challenge(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
-        validator = who(self.random.choice(PEOPLE))
+        given = entry.task.answers(model)
+        wrong = [v for v in sorted(given) if given[v] != self._opinion(name, model)]
+        validator = who(self._likely(self.random.choice(PEOPLE), wrong))
         body = score_body(model, *self._opinion(name, model))
         return Challenge, {
             "vid": validation_id(DOMAIN, entry.oid, model, validator),
@@ -238,20 +242,32 @@ class Driver:
         }
 
     def _in_challenge_reveal(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
-        model = self._revealed(entry)
-        vid = validation_id(DOMAIN, entry.oid, model, who(self.random.choice(PEOPLE)))
-        score, digest = self._opinion(name, model)
-        return ChallengeReveal, {"vid": vid, "score": score, "digest": digest, "salt": bytes(32)}
+        vid, record = self.random.choice(sorted(entry.task.challenges.items(), key=lambda item: item[0]))
+        model = mid_of(entry.task, vid)
+        assert model is not None
+        name = self._likely(name, [record.challenger])
+        return ChallengeReveal, {"sender": name, "vid": vid, **self._opened(name, model)}
 
     def _in_verdict(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
-        model = self._revealed(entry)
+        model = self.random.choice([*sorted(entry.task.disputes), mid("unknown")])
         body = score_body(model, *self._opinion(name, model))
         return Verdict, {"mid": model, "commitment": commitment(entry.oid, who(name), body, bytes(32))}
 
     def _in_verdict_reveal(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
-        model = self._revealed(entry)
+        model = self.random.choice(sorted(entry.task.disputes))
+        ballots = entry.task.disputes[model].ballots
+        name = self._likely(name, [juror for juror, ballot in ballots if ballot.answer is None])
+        return VerdictReveal, {"sender": name, "mid": model, **self._opened(name, model)}
+
+    def _likely(self, name: str, accounts: list[bytes]) -> str:
+        if not accounts or self.random.random() < 0.1:
+            return name
+        account = self.random.choice(accounts)
+        return next(name for name in PEOPLE if who(name) == account)
+
+    def _opened(self, name: str, model: bytes) -> dict[str, Any]:
         score, digest = self._opinion(name, model)
-        return VerdictReveal, {"mid": model, "score": score, "digest": digest, "salt": bytes(32)}
+        return {"score": score, "digest": digest, "salt": bytes(32)}
 
     def _client(self, entry: Entry) -> str:
         return next(name for name in PEOPLE if who(name) == entry.order.client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -23,11 +24,18 @@ SEEDS = range(int(os.environ.get("DTN_SEEDS", "8")))
 BLOCKS = 300
 
 
-@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed{seed}")
-def test_a_random_life_keeps_the_books(seed: int) -> None:
+@functools.cache
+def life(seed: int) -> Driver:
+    """A whole random life, lived once per test run."""
     driver = Driver(seed)
     for _ in range(BLOCKS):
         driver.step()
+    return driver
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed{seed}")
+def test_a_random_life_keeps_the_books(seed: int) -> None:
+    driver = life(seed)
     assert driver.codes[ACCEPTED] > 50, driver.codes
 
 
@@ -35,12 +43,8 @@ def test_the_random_lives_reach_every_refusal_and_most_outcomes() -> None:
     codes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for seed in SEEDS:
-        driver = Driver(seed)
-        for _ in range(BLOCKS):
-            driver.step()
-        codes += driver.codes
-        reasons += driver.reasons
-    print(codes, reasons)
+        codes += life(seed).codes
+        reasons += life(seed).reasons
     refusals = "StaleNonce WrongPhase NotAllowed NotStaked UnknownOrder UnknownThing AlreadyDone Mismatch"
     assert set(refusals.split()) <= set(codes), codes
     assert {"InvalidEncoding", "InvalidSignature"} <= set(codes), codes
@@ -48,9 +52,7 @@ def test_the_random_lives_reach_every_refusal_and_most_outcomes() -> None:
 
 
 def test_the_same_blocks_give_the_same_root_in_processes_with_other_hash_seeds(tmp_path: Path) -> None:
-    driver = Driver(99)
-    for _ in range(BLOCKS):
-        driver.step()
+    driver = life(0)
     path = tmp_path / "blocks"
     record(driver.world.blocks, path)
     root = state_root(driver.world.state).hex()
