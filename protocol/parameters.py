@@ -28,8 +28,8 @@ class ParameterRule:
     meaning: str
 
 
-def _wei(default: int, meaning: str) -> ParameterRule:
-    return ParameterRule(default * TOKEN_WEI, 0, 10**9 * TOKEN_WEI, meaning)
+def _wei(default: int, meaning: str, low: int = 0) -> ParameterRule:
+    return ParameterRule(default * TOKEN_WEI, low, 10**9 * TOKEN_WEI, meaning)
 
 
 def _seconds(default: int, meaning: str, low: int = 1) -> ParameterRule:
@@ -42,7 +42,8 @@ def _bps(default: int, meaning: str) -> ParameterRule:
 
 PARAMETERS: Final[dict[str, ParameterRule]] = {
     # What an order must look like; checked by OrderBook.put.
-    "min_reward_wei": _wei(10, "smallest reward of an order"),
+    # At least a wei: the contract cannot consume an empty escrow, and no report could settle such an order.
+    "min_reward_wei": _wei(10, "smallest reward of an order", low=1),
     "min_deposit_bps": _bps(500, "smallest client deposit, as a share of the reward"),
     "min_train_s": _seconds(10, "shortest training window"),
     "max_train_s": _seconds(30 * DAY_S, "longest training window"),
@@ -51,7 +52,9 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
     "min_challenge_s": _seconds(4, "shortest challenge window"),
     "max_challenge_s": _seconds(7 * DAY_S, "longest challenge window"),
     "reclaim_s": _seconds(
-        30 * DAY_S, "client may reclaim an order nobody settled, counted from its last window"
+        30 * DAY_S,
+        "client may reclaim an order nobody settled, counted from its last window",
+        low=300,
     ),
     # Phases whose length the network sets.
     "reveal_s": _seconds(3600, "window for model reveals and the client's test release"),

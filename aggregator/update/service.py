@@ -62,7 +62,7 @@ class UpdateService:
             state = self._state()
             if state.report is None:
                 self._collector.stop()
-                digest = b""
+                digest, self.alarm = b"", None
                 continue
             own = self._collector.start(state.report, state.committee)
             if self._collector.digest != digest:

@@ -1,0 +1,184 @@
+"""The embedded store: what is kept comes back, what is private stays private, processes may share it."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offchain.storage import EmbeddedStore, NotStored, StorageFull
+from offchain.storage.unixfs import CHUNK_BYTES, build
+
+ROOT = Path(__file__).parents[2]
+
+
+def random_bytes(size: int, seed: int = 0) -> bytes:
+    """Bytes in which no two chunks are alike."""
+
+
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddedStore:
+    """An empty store."""
+    return EmbeddedStore(tmp_path / "store")
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5])
+def test_what_is_put_is_got_back_under_the_same_cid(store: EmbeddedStore, size: int) -> None:
+    data = random_bytes(size)
+    cid = store.put(data)
+    assert cid == build(data)[0] == store.put(data)
+    assert store.has(cid)
+    assert store.get(cid) == data
+
+
+def test_what_was_never_put_is_not_there(store: EmbeddedStore) -> None:
+    cid, _ = build(b"never")
+    assert not store.has(cid)
+    for action in (store.get, store.publish, store.unpin):
+        with pytest.raises(NotStored):
+            action(cid)
+
+
+def test_private_blocks_are_not_served_and_public_ones_are(store: EmbeddedStore) -> None:
+    data = random_bytes(2 * CHUNK_BYTES)
+    cid, blocks = build(data)
+    store.put(data)
+    assert all(store.public_block(each) is None for each in blocks)
+    store.publish(cid)
+    store.publish(cid)
+    assert all(store.public_block(each) == block for each, block in blocks.items())
+
+
+def test_a_file_that_shares_blocks_with_a_public_one_stays_private(store: EmbeddedStore) -> None:
+    shared, secret = random_bytes(CHUNK_BYTES), random_bytes(10, seed=1)
+    public, private = store.put(shared), store.put(shared + secret)
+    store.publish(public)
+    assert store.public_block(private) is None
+    assert store.public_block(build(secret)[0]) is None
+
+
+def test_unpinning_keeps_the_blocks_that_other_files_share(store: EmbeddedStore) -> None:
+    shared, more = random_bytes(CHUNK_BYTES), random_bytes(10, seed=1)
+    small, large = store.put(shared), store.put(shared + more)
+    store.publish(small)
+    store.publish(large)
+    store.unpin(large)
+    assert not store.has(large)
+    assert store.public_block(large) is None and store.public_block(build(more)[0]) is None
+    assert store.get(small) == shared and store.public_block(small) == shared
+    store.unpin(small)
+    with pytest.raises(NotStored):
+        store.get(small)
+
+
+def test_a_damaged_block_is_never_returned_and_putting_the_file_again_heals_it(
+    store: EmbeddedStore, tmp_path: Path
+) -> None:
+    data = random_bytes(CHUNK_BYTES + 1)
+    cid = store.put(data)
+    store.publish(cid)
+    for leaf in build(data)[1]:
+        (tmp_path / "store" / "private" / str(leaf)).write_bytes(b"rotten")
+    with pytest.raises(NotStored):
+        store.get(cid)
+    assert store.public_block(cid) is None
+    store.put(data)
+    store.publish(cid)
+    assert store.get(cid) == data
+    assert store.public_block(cid) is not None
+
+
+def test_half_written_files_of_a_killed_process_do_no_harm(store: EmbeddedStore, tmp_path: Path) -> None:
+    cid = store.put(b"kept")
+    for folder in ("private", "roots"):
+        (tmp_path / "store" / folder / ".new-abc").write_bytes(b"[")
+    store.unpin(cid)
+    assert not store.has(cid)
+
+
+def test_two_stores_on_one_folder_are_one_store(tmp_path: Path) -> None:
+    first, second = EmbeddedStore(tmp_path / "s"), EmbeddedStore(tmp_path / "s")
+    cid = first.put(b"shared")
+    assert second.get(cid) == b"shared"
+    second.publish(cid)
+    assert first.public_block(cid) == b"shared"
+    first.unpin(cid)
+    assert not second.has(cid)
+
+
+_WORKER = """
+import random, sys
+from pathlib import Path
+from offchain.storage import EmbeddedStore
+store, seed = EmbeddedStore(Path(sys.argv[1])), int(sys.argv[2])
+chooser = random.Random(seed)
+common = [random.Random(n).randbytes(262144) for n in range(3)]
+for _ in range(40):
+    data = b"".join(chooser.sample(common, 2)) + bytes([seed])
+    cid = store.put(data)
+    store.publish(cid)
+    assert store.get(cid) == data, "a block that another process shares was taken away"
+    store.unpin(cid)
+kept = store.put(common[0] + common[1] + bytes([seed, 255]))
+assert store.get(kept)
+"""
+
+
+def test_processes_that_share_blocks_do_not_take_them_from_each_other(tmp_path: Path) -> None:
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WORKER, str(tmp_path / "s"), str(seed)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in (1, 2, 3)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors
+    store = EmbeddedStore(tmp_path / "s")
+    common = [random_bytes(262144, seed=n) for n in range(2)]
+    for seed in (1, 2, 3):
+        data = common[0] + common[1] + bytes([seed, 255])
+        assert store.get(build(data)[0]) == data
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from offchain.storage import EmbeddedStore, NotStored, StorageFull
+from offchain.storage.unixfs import build
+store = EmbeddedStore(Path(sys.argv[1]))
+kept = store.put(b"small")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+data = bytes(5000)
+try:
+    store.put(data)
+except StorageFull as reason:
+    print(reason)
+assert not store.has(build(data)[0])
+assert store.get(kept) == b"small"
+left = [path.name for path in Path(sys.argv[1]).rglob(".new-*")]
+assert not left, left
+"""
+
+
+def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path / "s")], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert told.returncode == 0, told.stderr
+    assert "free some space" in told.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageFull):
+        EmbeddedStore(tmp_path / "file" / "store")

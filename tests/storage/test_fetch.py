@@ -1,0 +1,326 @@
+"""Fetching from strangers: every byte checked, every wait and every download bounded, the next source tried.
+
+Real HTTP servers on loopback, some honest, some not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from offchain.storage import EmbeddedStore, Gateway, InvalidCid, Unavailable, fetch, link_to, parse_link
+from offchain.storage.cid import DAG_PB, RAW, Cid
+from offchain.storage.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_LINKS, Child, _encode_node, build
+
+DATA = bytes(range(256)) * 3000
+ROOT, BLOCKS = build(DATA)
+
+Answer = Callable[[BaseHTTPRequestHandler, str], None]
+
+
+class Server:
+    """A gateway that answers as a test wants; counts what it was asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                text = self.path.partition("/ipfs/")[2].partition("?")[0]
+                outer.asked.append(text)
+                try:
+                    answer(self, text)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def reply(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
+    """Send an answer."""
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def serving(blocks: dict[Cid, bytes]) -> Answer:
+    """Serve these blocks and nothing else."""
+    by_text = {str(cid): block for cid, block in blocks.items()}
+
+    def answer(handler: BaseHTTPRequestHandler, text: str) -> None:
+        block = by_text.get(text)
+        reply(handler, block or b"", 200 if block is not None else 404)
+
+    return answer
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], Server]]:
+    """Starts servers and stops them after the test."""
+    servers: list[Server] = []
+
+    def start(answer: Answer) -> Server:
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+Serve = Callable[[Answer], Server]
+
+
+# Good days ---------------------------------------------------------------------------------------------
+
+
+def test_a_published_file_is_fetched_from_a_gateway_and_a_private_one_is_not(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path)
+    gateway = Gateway(store)
+    gateway.start()
+    try:
+        cid, private = store.put(DATA), store.put(b"private")
+        store.publish(cid)
+        assert fetch(cid, [gateway.url], max_bytes=len(DATA)) == DATA
+        with pytest.raises(Unavailable, match="404"):
+            fetch(private, [gateway.url], max_bytes=100)
+        answer = httpx.get(link_to(gateway.url, cid), params={"format": "raw"})
+        assert answer.headers["content-type"] == "application/vnd.ipld.raw"
+        assert httpx.head(link_to(gateway.url, cid)).status_code == 200
+        assert httpx.get(gateway.url + "/ipfs/nonsense").status_code == 400
+        for path in ("/ipfs/../private/x", "/ipfs/%2e%2e%2fprivate", "/", "/docs", "/openapi.json"):
+            assert httpx.get(gateway.url + path).status_code in (400, 404)
+    finally:
+        gateway.stop()
+
+
+def test_an_empty_file_is_a_file(serve: Serve) -> None:
+    cid, blocks = build(b"")
+    server = serve(lambda handler, _: reply(handler, b""))
+    assert fetch(cid, [server.url], max_bytes=0) == b""
+    assert blocks == {cid: b""}
+
+
+def test_fetching_works_inside_a_running_event_loop(serve: Serve) -> None:
+    server = serve(serving(BLOCKS))
+
+    async def inside() -> bytes:
+        return fetch(ROOT, [server.url], max_bytes=len(DATA))
+
+    assert asyncio.run(inside()) == DATA
+
+
+def test_the_next_source_is_tried(serve: Serve) -> None:
+    dead = "http://127.0.0.1:9"
+    without = serve(serving({}))
+    lying = serve(lambda handler, _: reply(handler, b"other bytes"))
+    good = serve(serving(BLOCKS))
+    sources = [dead, without.url, lying.url, "ftp://x", "http://", "nonsense", good.url]
+    assert fetch(ROOT, sources, max_bytes=len(DATA)) == DATA
+
+
+def test_when_nobody_has_the_file_the_error_says_what_each_did(serve: Serve) -> None:
+    without = serve(serving({}))
+    with pytest.raises(Unavailable) as refused:
+        fetch(ROOT, ["http://127.0.0.1:9", without.url], max_bytes=len(DATA))
+    assert "127.0.0.1:9" in str(refused.value) and "404" in str(refused.value)
+    with pytest.raises(Unavailable, match="no gateway is known"):
+        fetch(ROOT, [], max_bytes=1)
+
+
+# Bad days ----------------------------------------------------------------------------------------------
+
+
+def refused(server: Server, cid: Cid, max_bytes: int = len(DATA), timeout_s: float = 10.0) -> str:
+    """The reason why a fetch from this server fails."""
+    with pytest.raises(Unavailable) as reason:
+        fetch(cid, [server.url], max_bytes=max_bytes, timeout_s=timeout_s)
+    return str(reason.value)
+
+
+def test_wrong_bytes_are_refused(serve: Serve) -> None:
+    last = list(BLOCKS)[-2]
+    server = serve(serving(BLOCKS | {last: b"x" * len(BLOCKS[last])}))
+    assert "other bytes" in refused(server, ROOT)
+
+
+def test_a_truncated_block_is_refused(serve: Serve) -> None:
+    def answer(handler: BaseHTTPRequestHandler, _: str) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        handler.wfile.write(b"short")
+        handler.close_connection = True
+
+    refused(serve(answer), ROOT)
+
+
+def test_a_file_larger_than_allowed_is_refused_before_its_leaves_are_fetched(serve: Serve) -> None:
+    server = serve(serving(BLOCKS))
+    assert "larger" in refused(server, ROOT, len(DATA) - 1)
+    assert server.asked == [str(ROOT)]
+
+
+def test_a_tree_that_understates_its_leaves_is_refused_once_they_are_too_many_bytes(serve: Serve) -> None:
+    leaf = bytes(1000)
+    child = Child(Cid.of(RAW, leaf), 1, 1)
+    node = _encode_node([child] * 10)
+    root = Cid.of(DAG_PB, node)
+    server = serve(serving({root: node, child.cid: leaf}))
+    assert "larger" in refused(server, root, 3000)
+    assert len(server.asked) <= 5
+
+
+def test_an_endless_block_is_cut_off(serve: Serve) -> None:
+    sent = 0
+
+    def answer(handler: BaseHTTPRequestHandler, _: str) -> None:
+        nonlocal sent
+        handler.send_response(200)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(bytes(65536))
+            sent += 65536
+
+    assert "larger" in refused(serve(answer), ROOT)
+    assert sent < 64 * MAX_BLOCK_BYTES
+
+
+def test_a_compressed_bomb_is_not_unpacked(serve: Serve) -> None:
+    bomb = gzip.compress(bytes(200 * 1024 * 1024))
+    reason = refused(serve(lambda handler, _: reply(handler, bomb, Content_Encoding="gzip")), ROOT)
+    assert "other bytes" in reason or "larger" in reason
+
+
+def test_redirects_are_not_followed(serve: Serve) -> None:
+    target = serve(serving(BLOCKS))
+    server = serve(lambda handler, text: reply(handler, b"", 302, Location=f"{target.url}/ipfs/{text}"))
+    assert "302" in refused(server, ROOT)
+    assert not target.asked
+
+
+@pytest.mark.parametrize("slow", ["silent", "drips its body", "drips its headers"])
+def test_a_source_that_stalls_is_given_up(serve: Serve, slow: str) -> None:
+    stop = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler, _: str) -> None:
+        if slow == "drips its headers":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            piece = b"X-Slow: y\r\n"
+        else:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            piece = b"x" if slow == "drips its body" else b""
+        while not stop.wait(0.05):
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+
+    server = serve(answer)
+    good = serve(serving(BLOCKS))
+    given_up = threading.Event()
+
+    def watchdog() -> None:
+        if not given_up.wait(20):
+            stop.set()  # lets a reader without a deadline of its own end, and the test fail
+
+    guard = threading.Thread(target=watchdog)
+    guard.start()
+    try:
+        assert fetch(ROOT, [server.url, good.url], max_bytes=len(DATA), timeout_s=0.5) == DATA
+        assert not stop.is_set(), "the source was never given up"
+    finally:
+        given_up.set()
+        guard.join()
+        stop.set()
+
+
+def _chain(depth: int, leaf: bytes) -> tuple[Cid, dict[Cid, bytes]]:
+    child = Child(Cid.of(RAW, leaf), len(leaf), len(leaf))
+    blocks = {child.cid: leaf}
+    for _ in range(depth):
+        node = _encode_node([child])
+        child = Child(Cid.of(DAG_PB, node), len(leaf), len(node))
+        blocks[child.cid] = node
+    return child.cid, blocks
+
+
+def test_a_deep_tree_is_refused(serve: Serve) -> None:
+    root, blocks = _chain(200, b"leaf")
+    server = serve(serving(blocks))
+    assert "deep" in refused(server, root)
+    assert len(server.asked) < 20
+
+
+def test_a_wide_tree_of_empty_leaves_costs_a_bounded_number_of_requests(serve: Serve) -> None:
+    child = Child(Cid.of(RAW, b""), 0, 0)
+    blocks = {child.cid: b""}
+    for _ in range(5):
+        node = _encode_node([child] * MAX_LINKS)
+        child = Child(Cid.of(DAG_PB, node), 0, 0)
+        blocks[child.cid] = node
+    server = serve(serving(blocks))
+    assert "more blocks" in refused(server, child.cid, 10 * CHUNK_BYTES)
+    assert len(server.asked) < 200
+
+
+def test_a_block_that_is_no_file_node_is_refused(serve: Serve) -> None:
+    block = b"\x0a\x02\x08\x01"  # a UnixFS folder
+    root = Cid.of(DAG_PB, block)
+    assert "no file node" in refused(serve(serving({root: block})), root)
+
+
+def test_a_slow_source_that_never_stalls_is_given_up_when_the_whole_file_takes_too_long(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offchain.storage.fetch.MIN_RATE_BYTES_S", 10**9)
+    monkeypatch.setattr("offchain.storage.fetch.GRACE_S", 0.3)
+    honest = serving(BLOCKS)
+
+    def answer(handler: BaseHTTPRequestHandler, text: str) -> None:
+        time.sleep(0.2)
+        honest(handler, text)
+
+    server = serve(answer)
+    assert "slow" in refused(server, ROOT)
+    assert len(server.asked) < len(BLOCKS)
+
+
+# Links -------------------------------------------------------------------------------------------------
+
+
+def test_a_link_names_gateway_and_cid() -> None:
+    assert parse_link(link_to("http://127.0.0.1:80/", ROOT)) == ("http://127.0.0.1:80", ROOT)
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["", "x", "/ipfs/" + str(ROOT), f"file:///ipfs/{ROOT}", f"http://x/{ROOT}", "http://x/ipfs/", "http://x/ipfs/../a",
+     f"http://x/ipfs/{ROOT}/more", f"http://x/ipfs/{ROOT}?format=car"],
+)  # fmt: skip
+def test_what_is_no_link_is_refused(link: str) -> None:
+    with pytest.raises(InvalidCid):
+        parse_link(link)
