@@ -50,6 +50,15 @@ class Mempool:
         """Arrival of the transaction that has waited longest."""
         return next((item.arrived_ms for item in self._waiting.values()), None)
 
+    def oldest(self, before_ms: int, limit: int) -> list[Waiting]:
+        """Up to ``limit`` transactions that arrived before ``before_ms``, oldest first."""
+        found: list[Waiting] = []
+        for item in self._waiting.values():
+            if item.arrived_ms >= before_ms or len(found) == limit:
+                break
+            found.append(item)
+        return found
+
     def add(self, item: Waiting) -> None:
         """Take a transaction in; a repeated one changes nothing.
 

@@ -20,11 +20,10 @@ from typing import Final
 from aggregator.journal.journal import Journal
 from aggregator.ledger.events import LedgerEvent
 from aggregator.ledger.root import state_root
-from aggregator.ledger.state import Origin, State, genesis
+from aggregator.ledger.state import State, genesis
 from aggregator.ledger.transition import (
     ACCEPTED,
     Applied,
-    Block,
     TransactionResult,
     apply_block,
     authenticated,
@@ -63,7 +62,7 @@ from aggregator.pbft.messages import (
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import BecameCommitted
 from aggregator.pbft.replica import Replica
-from protocol.chain_events import decode_event
+from aggregator.proposals import block_of, fault_in
 from protocol.crypto import Key
 from protocol.errors import ChainError, ProtocolError
 
@@ -73,10 +72,9 @@ TICK_S: Final = 0.05
 ORIGIN_PERIOD_S: Final = 0.5
 MAX_QUEUED_EVENTS: Final = 10_000
 MAX_STEP_EVENTS: Final = 256
-MAX_SKEW_MS: Final = 5_000
-"""How far ahead of this member's clock a proposal may be."""
-MAX_AGE_MS: Final = 60_000
-"""How old a proposal may be when it arrives."""
+FORWARD_AGAIN_MS: Final = 1_000
+"""A transaction that waits longer is sent to the others again: they may have lost it."""
+MAX_FORWARDED_AGAIN: Final = 64
 MAX_SERVED: Final = 64
 MAX_SERVED_BYTES: Final = 8 * 1024 * 1024
 MAX_KNOWN_RESULTS: Final = 100_000
@@ -85,19 +83,6 @@ MAX_KNOWN_RESULTS: Final = 100_000
 def now_ms() -> int:
     """Unix time in milliseconds: the one clock of this room."""
     return time.time_ns() // 1_000_000
-
-
-def block_of(sequence: int, batch: Batch) -> Block:
-    """The ledger's view of an ordered batch."""
-    origin = batch.origin
-    return Block(
-        sequence=sequence,
-        timestamp_ms=batch.timestamp_ms,
-        origin=Origin(number=origin.number, hash=origin.hash) if origin is not None else None,
-        origin_after=origin.after if origin is not None else -1,
-        chain_events=tuple(decode_event(data) for data in batch.chain_events),
-        transactions=batch.transactions,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +151,7 @@ class Aggregator:
         self._origin_ready: Proposal | None = None
         self._origin_since_ms: int | None = None
         self._origin_in_flight = 0
+        self._forwarded_ms = 0
         self.replica = Replica(members, index, key, self._limits)
 
     # Life ------------------------------------------------------------------------------------------
@@ -194,7 +180,23 @@ class Aggregator:
     async def _tick(self) -> None:
         while True:
             await self.post(Tick(now_ms=now_ms(), waiting_since_ms=self._waiting_since_ms()))
+            self._forward_again()
             await asyncio.sleep(TICK_S)
+
+    def _forward_again(self) -> None:
+        """Let all members know what waits here; one that alone waited would ask for views in vain."""
+        at_ms = now_ms()
+        if at_ms - self._forwarded_ms < FORWARD_AGAIN_MS:
+            return
+        self._forwarded_ms = at_ms
+        for item in self.mempool.oldest(at_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
+            outlook = check(self.state, item.data)
+            if outlook.code == ACCEPTED:
+                self._send(None, Forward(item.data))
+            else:
+                # Its time has passed while it waited: nobody will order it, so nobody should wait for it.
+                self.mempool.forget([item.tx_id], {})
+                self._record(OrderedResult(sequence=self.state.sequence, result=outlook))
 
     def _waiting_since_ms(self) -> int | None:
         """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
@@ -329,7 +331,7 @@ class Aggregator:
         self._round(deque([Propose(batch=batch, now_ms=at_ms)]))
 
     def _validate(self, request: Validate) -> Event | None:
-        reason = self._fault_in(request.batch)
+        reason = fault_in(request.batch, self.members.domain, now_ms())
         if reason is not None:
             log.warning("proposal %d is not valid: %s", request.sequence, reason)
             return self._verdict(request, False)
@@ -343,26 +345,6 @@ class Aggregator:
     @staticmethod
     def _verdict(request: Validate, valid: bool) -> Validated:
         return Validated(view=request.view, sequence=request.sequence, digest=request.digest, valid=valid)
-
-    def _fault_in(self, batch: Batch) -> str | None:
-        """What an honest primary would not have proposed; none if the batch is in order."""
-        at_ms = now_ms()
-        if not at_ms - MAX_AGE_MS <= batch.timestamp_ms <= at_ms + MAX_SKEW_MS:
-            return f"its time {batch.timestamp_ms} is not near {at_ms}"
-        if batch.origin is None and batch.chain_events:
-            return "it has chain events without an origin"
-        seen = set()
-        try:
-            for data in batch.transactions:
-                _, tx_id = authenticated(self.members.domain, data)
-                if tx_id in seen:
-                    return "it holds a transaction twice"
-                seen.add(tx_id)
-            for data in batch.chain_events:
-                decode_event(data)
-        except ProtocolError as reason:
-            return str(reason)
-        return None
 
     # Chain -----------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What the ledger has dropped but people still ask for: settled orders, receipts, settlements.
 
 A read model: built from ledger events alone, rebuilt by replaying the journal, never part of consensus.
-Bounded by `MAX_SETTLED_ORDERS`; older ones are forgotten here (their receipt roots stay in the ledger).
+Orders are bounded by `MAX_SETTLED_ORDERS`; older ones are forgotten here (their receipt roots stay in the
+ledger). An account's question costs as much as its own settlements, not as much as everybody's.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Archive:
     entries: dict[bytes, tuple[Entry, int]] = field(default_factory=dict)
     """Settled entry and the epoch that paid it."""
     settlements: dict[int, Settlement] = field(default_factory=dict)
+    """All of them are kept: whoever has not claimed yet needs a proof from theirs."""
+    _epochs: dict[bytes, list[int]] = field(default_factory=dict)
+    """Per account the epochs that credited it."""
 
     def listen(self, state: State, events: tuple[LedgerEvent, ...]) -> None:
         """Take in what one batch did."""
@@ -45,6 +49,8 @@ class Archive:
                 gas_used=event.gas_used,
                 at_ms=event.at_ms,
             )
+            for account, _ in event.report.credits:
+                self._epochs.setdefault(account, []).append(event.report.epoch)
             for entry in event.entries:
                 self.entries[entry.oid] = (entry, event.report.epoch)
             while len(self.entries) > MAX_SETTLED_ORDERS:
@@ -63,9 +69,9 @@ class Archive:
     def credits_of(self, account: bytes) -> list[tuple[int, int, list[bytes]]]:
         """What ``Settlement.claim`` needs: epoch, amount in wei and Merkle proof of every credit."""
         found = []
-        for epoch, settlement in self.settlements.items():
-            leaves = [credit_leaf(who, amount) for who, amount in settlement.report.credits]
-            for index, (who, amount) in enumerate(settlement.report.credits):
-                if who == account:
-                    found.append((epoch, amount, list(proof(leaves, index))))
+        for epoch in self._epochs.get(account, ()):
+            credits = self.settlements[epoch].report.credits
+            index = next(place for place, (who, _) in enumerate(credits) if who == account)
+            leaves = [credit_leaf(who, amount) for who, amount in credits]
+            found.append((epoch, credits[index][1], list(proof(leaves, index))))
         return found

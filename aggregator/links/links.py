@@ -91,6 +91,7 @@ class Links:
         try:
             router.bind(self._listen)
         except zmq.ZMQError as reason:
+            router.close()
             raise LinkError(f"cannot listen on {self._listen}: {reason}; choose another address") from reason
         self._router = router
 

@@ -125,9 +125,10 @@ class Replica(Views):
             self._said_ms = now_ms
             self._say_again()
         if not self.active:
-            # The clock of a wanted view runs once a quorum wants it; until then asking again must do.
-            wanted = len(self._view_changes.get(self.view, {})) >= self.members.quorum
-            if not wanted:
+            # The clock of a wanted view runs once a quorum has left the views before it (some may be further
+            # on already); until then asking again must do.
+            left = {who for view, by in self._view_changes.items() if view >= self.view for who in by}
+            if len(left) < self.members.quorum:
                 self._wanted_ms = now_ms
             elif now_ms - self._wanted_ms >= self._timeout_ms():
                 self._leave_for(self.view + 1)
@@ -208,6 +209,8 @@ class Replica(Views):
         for record in records:
             replica._recall(record)
         replica.executed = replica.delivered = executed
+        if not replica.active:
+            replica._ask_for_view()  # said again on the next ticks, until the view begins
         replica._out = []
         return replica
 

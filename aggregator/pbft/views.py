@@ -54,6 +54,12 @@ class Views(Agreement):
         self._wanted_ms = self._now_ms
         self._proposed = 0
         self._out.append(Persist(record=LeftView(view)))
+        self._ask_for_view()
+        self._start_view_if_primary()
+
+    def _ask_for_view(self) -> None:
+        """Say what this member knows and that it wants the current view to begin."""
+        view = self.view
         prepared = tuple(
             slot.prepared
             for sequence, slot in sorted(self._slots.items())
@@ -68,7 +74,6 @@ class Views(Agreement):
         self._forget_view_changes_of(self.index, below=view)
         self._view_changes.setdefault(view, {})[self.index] = own
         self._out.append(Broadcast(message=own))
-        self._start_view_if_primary()
 
     def _on_view_change(self, message: ViewChange) -> None:
         view, signer = message.contents.view, message.vote.signer

@@ -15,8 +15,8 @@ from protocol.errors import InvalidSignature
 from protocol.transactions import Report
 from protocol.typed_data import Domain, digest_of
 
-MAX_EARLY = 1024
-"""Signatures kept for reports this member's ledger has not made yet."""
+MAX_EARLY = 4
+"""Signatures kept of each member for reports this member's ledger has not made yet; the oldest goes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,8 @@ class SignatureCollector:
         self._digest = b""
         self._committee = Committee()
         self._signatures: dict[bytes, bytes] = {}
-        self._early: dict[tuple[bytes, bytes], bytes] = {}
+        self._early: dict[bytes, dict[bytes, bytes]] = {}
+        """By member and digest."""
 
     @property
     def digest(self) -> bytes:
@@ -52,9 +53,9 @@ class SignatureCollector:
         if digest != self._digest:
             self._report, self._digest, self._committee = report, digest, committee
             self._signatures = {self._key.address: self._key.sign(digest)}
-            for (member, about), signature in list(self._early.items()):
-                if about == digest:
-                    self._signatures[member] = signature
+            for member, signatures in self._early.items():
+                if digest in signatures:
+                    self._signatures[member] = signatures[digest]
             self._early = {}
         return self._signatures[self._key.address]
 
@@ -73,8 +74,11 @@ class SignatureCollector:
             raise InvalidSignature(f"0x{signer.hex()} is no member of the committee")
         if digest == self._digest:
             self._signatures[signer] = signature
-        elif len(self._early) < MAX_EARLY:
-            self._early[(signer, digest)] = signature
+        else:
+            early = self._early.setdefault(signer, {})
+            early[digest] = signature
+            if len(early) > MAX_EARLY:
+                del early[next(iter(early))]
 
     def bundle(self) -> Bundle | None:
         """The settlement, once enough members have signed; signatures in member order."""

@@ -1,9 +1,10 @@
 """The client's side: Put, Get, and the daemon that keeps data available and releases the test set.
 
-from offchain.client import Client
-client = Client.open("network.json", key_file="wallet.key", data_dir="orders")
-oid = client.put(task, reward_wei=100 * 10**18)
-model = client.get(oid)
+    client = Client.open("network.json", key_file="wallet.key", data_dir="orders")
+    placed = client.put(read_task_file(path), reward_wei=100 * 10**18, gateway="http://127.0.0.1:7704")
+    model, answer = client.get(placed.oid)
+
+`ClientDaemon` must run on the same data folder and serve ``gateway`` until the order is sealed.
 """
 
 from offchain.client.client import Client, PlacedOrder, PreparedTask

@@ -166,14 +166,16 @@ class Client:
     def get(self, oid: bytes) -> tuple[bytes, Json]:
         """The winning model's file, and what the network says of it (PoT ``Get``).
 
-        f + 1 aggregators must name the same winner and MID, and the file must have that hash.
+        f + 1 aggregators must name the same winner, MID and links, and the file must have that hash.
 
         Raises:
             NotFound, LedgerRefused: no such order, or no winner (yet).
             Unavailable: the file is not to be had.
         """
         answer = self.network.agreed(
-            f"/v1/orders/0x{oid.hex()}/model", lambda a: (a["mid"], a["winner"], a["score"])
+            f"/v1/orders/0x{oid.hex()}/model",
+            # Size and links too: the last to agree could otherwise send everybody to dead links.
+            lambda a: (a["mid"], a["winner"], a["score"], a["sizeBytes"], a["links"]),
         )
         failures = []
         for link in answer["links"]:

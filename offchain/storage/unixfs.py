@@ -132,6 +132,8 @@ def _decode_node(block: bytes) -> list[Child]:
             for inner, item in _fields(value):
                 if inner == 1:
                     kind = item
+                elif inner == 2 and item:
+                    raise InvalidCid("a file node carries bytes of its own; here only raw leaves do")
                 elif inner == 4 and isinstance(item, int):
                     sizes.append(item)
     if kind != _TYPE_FILE or len(links) != len(sizes) or not links or len(links) > MAX_LINKS:

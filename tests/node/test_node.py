@@ -18,6 +18,7 @@ from aggregator.origin.reader import ChainReader
 from aggregator.pbft.events import Propose, Validate
 from aggregator.pbft.messages import Batch, BatchOrigin
 from aggregator.pbft.quorum import Members
+from aggregator.proposals import fault_in
 from protocol.crypto import Key
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
@@ -146,9 +147,9 @@ def test_proposals_no_honest_primary_makes_are_not_voted_for(chain: Chain, tmp_p
         (Batch(now_ms(), None, (), (good[:-6] + b'AAAA"]',)), ""),
         (Batch(now_ms(), BatchOrigin(-1, 5, bytes(32)), (b"garbage",), ()), "not a chain event"),
     ):
-        fault = node._fault_in(batch)
+        fault = fault_in(batch, node.members.domain, now_ms())
         assert fault is not None and reason in fault
         verdict = node._validate(Validate(view=0, sequence=1, digest=batch.digest(), batch=batch))
         assert verdict is not None and verdict.valid is False  # type: ignore[union-attr]
-    assert node._fault_in(Batch(now_ms(), None, (), (good,))) is None
+    assert fault_in(Batch(now_ms(), None, (), (good,)), node.members.domain, now_ms()) is None
     journal.close()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +15,10 @@ from offchain.storage.cid import Cid
 from offchain.storage.unixfs import CHUNK_BYTES, build
 from protocol.crypto import sha256
 from tests.scripts.loading import load_script
+from tests.scripts.serving import Answer, serving
 
 get = load_script("get")
 OID = "0x" + "ab" * 32
-Answer = tuple[int, bytes]
-
-
-@contextmanager
-def serving(answer: Callable[[str], Answer]) -> Iterator[str]:
-    """An HTTP server on loopback that answers as it is told; gives its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, data = answer(self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            """Tests are quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def saying(**changes: Any) -> Callable[[str], Answer]:

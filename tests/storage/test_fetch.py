@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -296,8 +297,9 @@ def test_a_block_that_is_no_file_node_is_refused(serve: Serve) -> None:
 def test_a_slow_source_that_never_stalls_is_given_up_when_the_whole_file_takes_too_long(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offchain.storage.fetch.MIN_RATE_BYTES_S", 10**9)
-    monkeypatch.setattr("offchain.storage.fetch.GRACE_S", 0.3)
+    module = sys.modules["offchain.storage.fetch"]  # the package exports the function under this name
+    monkeypatch.setattr(module, "MIN_RATE_BYTES_S", 10**9)
+    monkeypatch.setattr(module, "GRACE_S", 0.3)
     honest = serving(BLOCKS)
 
     def answer(handler: BaseHTTPRequestHandler, text: str) -> None:

@@ -1,0 +1,151 @@
+"""A network of one aggregator without a socket: real replica, ledger, journal and API over a chain in memory.
+
+Guarantees: transactions sent to the API are ordered by real PBFT (a committee of one) and applied by the real
+ledger; the clock is the member's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from aggregator.api.app import build_app
+from aggregator.api.archive import Archive
+from aggregator.journal.journal import Journal
+from aggregator.node import Aggregator
+from aggregator.origin.origin import OriginSource
+from aggregator.pbft.quorum import Members
+from protocol.chain_events import AnyChainEvent, CommitteeChanged, OrderPlaced, Staked
+from protocol.crypto import keccak256
+from protocol.roles import Role
+from protocol.transactions import Order, Transaction, order_id, sign_transaction, transaction_to_json
+from tests.ledger.world import DOMAIN, STAKE, TREASURY, World, key, who
+
+PATIENCE_S = 20.0
+
+
+@dataclass(slots=True)
+class MemoryChain:
+    """A chain in memory with the face of `ChainReader`."""
+
+    blocks: list[list[AnyChainEvent]] = field(default_factory=list)
+    first_block: int = 0
+
+    def head(self) -> int:
+        """Number of the last block."""
+        return len(self.blocks) - 1
+
+    def block_hash(self, number: int) -> bytes:
+        """Hash of a block."""
+        return keccak256(b"block %d" % number)
+
+    def read(self, after: int, number: int) -> tuple[tuple[int, AnyChainEvent], ...]:
+        """Events in blocks ``(after, number]``."""
+        return tuple((n, event) for n in range(after + 1, number + 1) for event in self.blocks[n])
+
+
+@dataclass(slots=True)
+class Network:
+    """One aggregator, its chain, and a client of its API."""
+
+    node: Aggregator
+    archive: Archive
+    chain: MemoryChain
+    http: httpx.AsyncClient
+    alarms: list[str]
+    makes: World
+    nonce: int = 100
+
+    async def get(self, path: str, status: int = 200, **query: Any) -> Any:
+        """GET, with the status that must come back."""
+        answer = await self.http.get(path, params=query)
+        assert answer.status_code == status, answer.text
+        if status >= 400:
+            assert_error(answer)
+        return answer.json()
+
+    async def send(self, name: str, kind: type[Transaction], status: int = 200, **fields: Any) -> Any:
+        """Sign a transaction and post it, waiting for its result."""
+        self.nonce += 1
+        body = kind(sender=who(name), nonce=self.nonce, **fields)
+        document = transaction_to_json(sign_transaction(DOMAIN, body, key(name)))
+        answer = await self.http.post("/v1/transactions", json=document, params={"wait_s": PATIENCE_S})
+        assert answer.status_code == status, answer.text
+        if status >= 400:
+            assert_error(answer)
+        return answer.json()
+
+    async def place(self, **changes: Any) -> bytes:
+        """An order appears on the chain and reaches the ledger."""
+        order: Order = self.makes.order(**changes)
+        oid = order_id(DOMAIN, order)
+        self.chain.blocks.append([OrderPlaced(oid=oid, order=order, block_hash=keccak256(oid))])
+        await self.until(lambda: oid in self.node.state.table)
+        return oid
+
+    async def until(self, condition: Any) -> None:
+        """Wait for the network to get there."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+
+def assert_error(answer: httpx.Response) -> None:
+    """Every error has one shape and says something."""
+    body = answer.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"code", "reason"}
+    assert body["error"]["code"] and body["error"]["reason"]
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Network]:
+    """A network for the length of a test."""
+    member = key("aggregator0")
+    chain = MemoryChain()
+    chain.blocks.append(
+        [
+            CommitteeChanged(epoch=1, members=(member.address,), threshold=1),
+            *(
+                Staked(account=who(name), role=int(role), amount=STAKE, bonded=STAKE)
+                for name, role in (
+                    ("provider0", Role.PROVIDER),
+                    ("validator0", Role.VALIDATOR),
+                    ("verifier0", Role.VERIFIER),
+                )
+            ),
+        ]
+    )
+    journal = Journal(folder / "journal")
+    node = Aggregator(
+        members=Members(domain=DOMAIN, addresses=(member.address,)),
+        index=0,
+        key=member,
+        treasury=TREASURY,
+        journal=journal,
+        origins=OriginSource(chain),  # type: ignore[arg-type]
+        confirmations=0,
+        send=lambda to, message: None,
+    )
+    archive = Archive()
+    node.listeners.append(archive.listen)
+    node.recover()
+    alarms: list[str] = []
+    app = build_app(node, archive, lambda: list(alarms))
+    task = asyncio.create_task(node.run())
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://aggregator") as http:
+        network = Network(node, archive, chain, http, alarms, World(node.state, [], []))
+        try:
+            await network.until(lambda: node.state.nodes)
+            yield network
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            journal.close()

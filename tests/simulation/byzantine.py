@@ -1,0 +1,142 @@
+"""The liars' menu. A liar runs the real replica, knows its own key, and bends what it sends.
+
+``bend(message, to)`` returns the messages that really leave for one receiver. Nobody can forge another's
+signature; everything else is allowed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from aggregator.pbft.messages import (
+    Batch,
+    CommittedBatches,
+    LinkMessage,
+    NewView,
+    NewViewContents,
+    PrePrepare,
+    Vote,
+    VoteKind,
+    cast,
+    contents_digest,
+)
+from aggregator.pbft.quorum import Members
+from aggregator.pbft.view_change import NULL_DIGEST
+from protocol.crypto import Key
+
+Bend = Callable[[LinkMessage, int], list[LinkMessage]]
+
+
+def liar(lie: str, members: Members, index: int, key: Key, choose: random.Random) -> Bend:
+    """How a member with this lie changes what it sends."""
+    return _Liar(members, index, key, choose).__getattribute__(lie)
+
+
+class _Liar:
+    def __init__(self, members: Members, index: int, key: Key, choose: random.Random) -> None:
+        self.members, self.index, self.key, self.choose = members, index, key, choose
+        self.sent: list[LinkMessage] = []
+
+    def _vote(self, kind: VoteKind, view: int, sequence: int, digest: bytes) -> Vote:
+        return cast(self.members.domain, self.key, self.index, kind, view, sequence, digest)
+
+    def silent(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Says nothing at all."""
+        return []
+
+    def delaying(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Keeps messages back and sends them later, out of order."""
+        self.sent.append(message)
+        if len(self.sent) < 20:
+            return []
+        return [self.sent.pop(self.choose.randrange(len(self.sent)))]
+
+    def equivocating(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Tells odd members another story: other proposals, votes for other digests."""
+        if to % 2 == 0:
+            return [message]
+        if isinstance(message, PrePrepare):
+            return [self._other_proposal(message)]
+        if isinstance(message, Vote) and message.kind in (VoteKind.PREPARE, VoteKind.COMMIT):
+            digest = self.choose.choice((message.digest[::-1], NULL_DIGEST, message.digest))
+            return [message, self._vote(message.kind, message.view, message.sequence, digest)]
+        return [message]
+
+    def _other_proposal(self, message: PrePrepare) -> PrePrepare:
+        batch = msgspec.structs.replace(message.batch, timestamp_ms=message.batch.timestamp_ms + 1)
+        vote = self._vote(VoteKind.PRE_PREPARE, message.vote.view, message.vote.sequence, batch.digest())
+        return PrePrepare(vote, batch)
+
+    def forging(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Votes in others' names, commits nobody agreed to, certificates made of its own votes."""
+        forged: list[LinkMessage] = [message]
+        if isinstance(message, Vote):
+            other = self.choose.randrange(self.members.count)
+            forged.append(msgspec.structs.replace(message, signer=other))
+            forged.append(self._vote(VoteKind.COMMIT, message.view, message.sequence, message.digest))
+        if isinstance(message, CommittedBatches):
+            forged = [CommittedBatches(tuple(self._lie_about(item) for item in message.batches))]
+        return forged
+
+    def _lie_about(self, item: object) -> object:
+        committed = msgspec.structs.replace(item, batch=Batch(1, None, (), ()))  # type: ignore[type-var]
+        vote = self._vote(VoteKind.COMMIT, 0, committed.sequence, committed.batch.digest())  # type: ignore[attr-defined]
+        copies = tuple(msgspec.structs.replace(vote, signer=i) for i in range(self.members.count))
+        return msgspec.structs.replace(committed, certificate=(vote, *copies))  # type: ignore[type-var]
+
+    def replaying(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Repeats its old messages for ever."""
+        self.sent.append(message)
+        del self.sent[:-400]
+        return [message, *self.choose.sample(self.sent, min(3, len(self.sent)))]
+
+    def new_view(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """As new primary, drops what was prepared, or shows each member another start."""
+        if not isinstance(message, NewView):
+            return [message]
+        contents = message.contents
+        kept = tuple(
+            self._vote(VoteKind.PRE_PREPARE, contents.view, vote.sequence, NULL_DIGEST)
+            if self.choose.random() < 0.5
+            else vote
+            for vote in contents.pre_prepares
+        )
+        changes = contents.view_changes
+        if self.choose.random() < 0.5:
+            changes = (
+                changes[: self.members.quorum - 1]
+                if self.choose.random() < 0.5
+                else (changes[0],) * len(changes)
+            )
+        bent = NewViewContents(contents.view, changes, kept)
+        vote = self._vote(VoteKind.NEW_VIEW, contents.view, 0, contents_digest(bent))
+        return [NewView(bent, vote, message.bodies)]
+
+    def timestamps(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Proposes batches from the far future or the distant past."""
+        if not isinstance(message, PrePrepare):
+            return [message]
+        shift = self.choose.choice((-(10**9), 10**9, 3_000))
+        batch = msgspec.structs.replace(
+            message.batch, timestamp_ms=max(0, message.batch.timestamp_ms + shift)
+        )
+        vote = self._vote(VoteKind.PRE_PREPARE, message.vote.view, message.vote.sequence, batch.digest())
+        return [PrePrepare(vote, batch)]
+
+    def withholding(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Proposes to a bare quorum only, and votes to half of the members."""
+        if isinstance(message, PrePrepare):
+            return [message] if (to - self.index) % self.members.count < self.members.quorum else []
+        return [message] if to % 2 else []
+
+    def corrupting(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Proposes other transactions than it signed for, and breaks signatures."""
+        if isinstance(message, PrePrepare):
+            return [PrePrepare(message.vote, Batch(message.batch.timestamp_ms, None, (), ()))]
+        if isinstance(message, Vote):
+            broken = bytes([message.signature[0] ^ 1]) + message.signature[1:]
+            return [msgspec.structs.replace(message, signature=broken)]
+        return [message]

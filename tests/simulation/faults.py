@@ -1,0 +1,88 @@
+"""Everything a seed decides: who takes part, how bad the network is, which machines fail, who lies.
+
+The atlas keeps liars within f: with ``n`` members at most ``(n - 1) // 3`` lie. Honest members crash, pause,
+skew and partition on top of that, which costs progress but must never cost safety.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+
+LIES = (
+    "silent",
+    "delaying",
+    "equivocating",
+    "forging",
+    "replaying",
+    "new_view",
+    "timestamps",
+    "withholding",
+    "corrupting",
+)
+"""The menu; see `tests.simulation.byzantine`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """One seed's parameters; times in milliseconds, shares between 0 and 1."""
+
+    seed: int
+    members: int
+    liars: tuple[tuple[int, str], ...]
+    """Member index and lie; at most f."""
+    loss: float
+    duplication: float
+    delay_ms: tuple[int, int]
+    reordering: float
+    """Share of messages that take up to ten times as long."""
+    partition_every_ms: int
+    """Mean time between partitions; 0 for none."""
+    partition_ms: int
+    one_way: bool
+    crash_every_ms: int
+    """Mean time between crashes of honest members; 0 for none."""
+    down_ms: int
+    crash_at_persist: float
+    """Chance that a crash strikes between writing and sending, instead of between two steps."""
+    lose_unsynced: float
+    """Chance that a crash loses what was appended but not synced."""
+    pause_every_ms: int
+    pause_ms: int
+    skew_ms: int
+    """Largest difference of a member's clock from the true one."""
+    transactions: int
+    duration_ms: int
+
+    @classmethod
+    def draw(cls, seed: int) -> Faults:
+        """All parameters of one seed."""
+        choose = random.Random(f"faults {seed}")
+        members = choose.choice((4, 4, 4, 5, 6, 7, 7, 10, 13))
+        limit = (members - 1) // 3
+        liars = choose.sample(range(members), choose.randint(0, limit))
+        return cls(
+            seed=seed,
+            members=members,
+            liars=tuple((index, choose.choice(LIES)) for index in sorted(liars)),
+            loss=choose.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
+            duplication=choose.choice((0.0, 0.02, 0.2)),
+            delay_ms=choose.choice(((1, 5), (5, 60), (30, 300))),
+            reordering=choose.choice((0.0, 0.05, 0.3)),
+            partition_every_ms=choose.choice((0, 0, 4_000, 12_000)),
+            partition_ms=choose.choice((500, 3_000, 9_000)),
+            one_way=choose.random() < 0.4,
+            crash_every_ms=choose.choice((0, 0, 3_000, 8_000)),
+            down_ms=choose.choice((100, 1_500, 6_000)),
+            crash_at_persist=choose.choice((0.0, 0.5, 1.0)),
+            lose_unsynced=choose.choice((0.0, 0.5, 1.0)),
+            pause_every_ms=choose.choice((0, 0, 6_000)),
+            pause_ms=choose.choice((200, 2_500)),
+            skew_ms=choose.choice((0, 0, 200, 2_000)),
+            transactions=choose.choice((10, 40, 80)),
+            duration_ms=choose.choice((10_000, 25_000)),
+        )
+
+    def describe(self) -> str:
+        """All parameters on one line."""
+        return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
