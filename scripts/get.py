@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,12 +133,24 @@ def _json(url: str) -> Any:
 
 
 def _download(url: str, parameters: dict[str, str], limit: int) -> tuple[int, bytes]:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    data = bytearray()
+    # Not compressed: what is unpacked would have no bound.
     with requests.get(
-        url, params=parameters, timeout=TIMEOUT_S, allow_redirects=False, stream=True
+        url,
+        params=parameters,
+        headers={"Accept-Encoding": "identity"},
+        timeout=TIMEOUT_S,
+        allow_redirects=False,
+        stream=True,
     ) as response:
-        data = response.raw.read(limit + 1, decode_content=True)
-    if len(data) > limit:
-        raise GetError(f"{url} sends more than {limit} bytes")
+        # Packet by packet: a server that drips its bytes must not hold a reader for ever.
+        while chunk := response.raw.read1(limit + 1 - len(data)):
+            data += chunk
+            if len(data) > limit:
+                raise GetError(f"{url} sends more than {limit} bytes")
+            if time.monotonic() > deadline_s:
+                raise GetError(f"{url} took more than {TIMEOUT_S} s")
     return response.status_code, bytes(data)
 
 
@@ -196,14 +209,24 @@ def protobuf(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def children(node: bytes) -> list[tuple[int, bytes]]:
-    """Codec and SHA-256 of the blocks that a dag-pb node links to, in the file's order."""
-    # PBNode: field 2 is a link, whose field 1 is the child's CID; field 1 is the UnixFS header.
-    links = [
-        dict(protobuf(value)) for number, value in protobuf(node) if number == 2 and isinstance(value, bytes)
-    ]
+    """Codec and SHA-256 of the blocks that a dag-pb node links to, in the file's order.
+
+    Raises:
+        GetError: no node of a UnixFS file whose bytes are all in its leaves.
+    """
+    links = []
+    for number, value in protobuf(node):
+        if not isinstance(value, bytes):
+            raise GetError("a file node is malformed")
+        fields = dict(protobuf(value))
+        # PBNode: field 2 is a link, whose field 1 is a CID; field 1 is UnixFS, whose field 2 is data.
+        if number == 2 and isinstance(cid := fields.get(1), bytes):
+            links.append(parse_cid_bytes(cid))
+        elif number != 1 or fields.get(2):
+            raise GetError("a file node carries something else than links")
     if not links:
         raise GetError("a file node links to nothing")
-    return [parse_cid_bytes(cid) for link in links if isinstance(cid := link.get(1), bytes)]
+    return links
 
 
 class Download:

@@ -146,12 +146,12 @@ def fetch_document(link: str) -> bytes:
         with requests.get(
             link,
             params={"format": "raw"},
-            headers={"Accept": "application/vnd.ipld.raw"},
+            headers={"Accept": "application/vnd.ipld.raw", "Accept-Encoding": "identity"},
             timeout=TIMEOUT_S,
             allow_redirects=False,
             stream=True,
         ) as answer:
-            data = answer.raw.read(MAX_DOCUMENT_BYTES + 1, decode_content=True)
+            data = answer.raw.read(MAX_DOCUMENT_BYTES + 1)
     except (requests.RequestException, OSError) as reason:
         raise PutError(f"{link} does not answer: {reason}; start whoever hosts the task first") from reason
     if answer.status_code != 200:

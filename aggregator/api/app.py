@@ -214,7 +214,7 @@ def _error(status: int, code: str, reason: str) -> JSONResponse:
 
 async def _body(request: Request) -> object:
     declared = request.headers.get("content-length", "")
-    if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
+    if not (declared.isascii() and declared.isdigit()) or int(declared) > MAX_BODY_BYTES:
         raise ApiError(413, "TooLarge", f"a transaction's JSON has at most {MAX_BODY_BYTES} bytes")
     try:
         return await request.json()

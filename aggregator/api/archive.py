@@ -70,8 +70,8 @@ class Archive:
         """What ``Settlement.claim`` needs: epoch, amount in wei and Merkle proof of every credit."""
         found = []
         for epoch in self._epochs.get(account, ()):
-            credits = self.settlements[epoch].report.credits
-            index = next(place for place, (who, _) in enumerate(credits) if who == account)
-            leaves = [credit_leaf(who, amount) for who, amount in credits]
-            found.append((epoch, credits[index][1], list(proof(leaves, index))))
+            paid = self.settlements[epoch].report.credits
+            index = next(place for place, (who, _) in enumerate(paid) if who == account)
+            leaves = [credit_leaf(who, amount) for who, amount in paid]
+            found.append((epoch, paid[index][1], list(proof(leaves, index))))
         return found

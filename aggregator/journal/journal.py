@@ -3,10 +3,10 @@
 File: an 8-byte magic, then records ``crc32 (u32) | length (u32) | synced (u64) | payload``, little endian;
 ``synced`` is where the journal ended when it was last known to be on the disk.
 
-Guarantees: what `sync` returned for survives power loss. On opening, a torn tail is cut off: records after the
-last sync, of which nobody was told, may have reached the disk in part and in any order. Damage before that is
-reported as `JournalDamaged` and never used or skipped silently. One process at a time (an advisory lock on
-the file). Committed batches can be read back by sequence number.
+Guarantees: what `sync` returned for survives power loss. On opening, a torn tail is cut off: records after
+the last sync, of which nobody was told, may have reached the disk in part and in any order. Damage before
+that is reported as `JournalDamaged` and never used or skipped silently. One process at a time (an advisory
+lock on the file). Committed batches can be read back by sequence number.
 """
 
 from __future__ import annotations

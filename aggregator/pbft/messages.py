@@ -222,7 +222,7 @@ def decode_message(data: bytes) -> LinkMessage:
         raise InvalidEncoding(f"a message has at most {MAX_MESSAGE_BYTES} bytes, this one {len(data)}")
     try:
         return _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as reason:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
         raise InvalidEncoding(f"not a message between aggregators: {reason}") from reason
 
 

@@ -65,5 +65,5 @@ def decode_record(data: bytes) -> Record:
     """Inverse of `encode_record`; raises `InvalidEncoding`."""
     try:
         return _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as reason:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
         raise InvalidEncoding(f"not a journal record: {reason}") from reason

@@ -2,8 +2,8 @@
 
 ``private/`` holds every block this participant keeps, ``public/`` links to those that others may fetch (a
 client's test fragments stay private until training has closed), ``roots/`` lists the blocks of each file.
-All writes are atomic (temporary file, then rename) and one process at a time makes them (an advisory lock), so
-several processes of one participant may share a store.
+All writes are atomic (temporary file, then rename) and one process at a time makes them (an advisory lock),
+so several processes of one participant may share a store.
 
 Guarantee: `get` returns bytes only after every block matched its CID.
 """
@@ -22,7 +22,6 @@ from typing import Final
 from offchain.storage.cid import Cid
 from offchain.storage.unixfs import build, children_of
 from protocol.errors import ProtocolError
-
 
 _UNFINISHED: Final = ".new-"
 """How the names of half-written files begin."""

@@ -44,7 +44,7 @@ def parse_link(link: str) -> tuple[str, Cid]:
 
 
 def fetch(cid: Cid, gateways: Sequence[str], *, max_bytes: int, timeout_s: float = BLOCK_TIMEOUT_S) -> bytes:
-    """The file ``cid`` from the first gateway that gives all of it; may be called inside a running event loop.
+    """The file ``cid`` from the first gateway that gives all of it; callable inside a running event loop.
 
     Raises:
         Unavailable: none did; with the reason for each.

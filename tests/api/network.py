@@ -21,7 +21,7 @@ from aggregator.journal.journal import Journal
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.quorum import Members
-from protocol.chain_events import AnyChainEvent, CommitteeChanged, OrderPlaced, Staked
+from protocol.chain_events import AnyChainEvent, CommitteeChanged, OrderPlaced, ParameterChanged, Staked
 from protocol.crypto import keccak256
 from protocol.roles import Role
 from protocol.transactions import Order, Transaction, order_id, sign_transaction, transaction_to_json
@@ -60,6 +60,7 @@ class Network:
     http: httpx.AsyncClient
     alarms: list[str]
     makes: World
+    running: asyncio.Task[None]
     nonce: int = 100
 
     async def get(self, path: str, status: int = 200, **query: Any) -> Any:
@@ -93,6 +94,8 @@ class Network:
         """Wait for the network to get there."""
         async with asyncio.timeout(PATIENCE_S):
             while not condition():
+                if self.running.done():
+                    await self.running  # raises what ended the aggregator
                 await asyncio.sleep(0.01)
 
 
@@ -111,6 +114,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     chain.blocks.append(
         [
             CommitteeChanged(epoch=1, members=(member.address,), threshold=1),
+            ParameterChanged(key="confirmations", value=0),
             *(
                 Staked(account=who(name), role=int(role), amount=STAKE, bonded=STAKE)
                 for name, role in (
@@ -140,7 +144,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     task = asyncio.create_task(node.run())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://aggregator") as http:
-        network = Network(node, archive, chain, http, alarms, World(node.state, [], []))
+        network = Network(node, archive, chain, http, alarms, World(node.state, [], []), task)
         try:
             await network.until(lambda: node.state.nodes)
             yield network

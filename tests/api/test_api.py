@@ -1,4 +1,4 @@
-"""The public API over a real aggregator: what it shows, what it refuses, and that hostile requests change nothing."""
+"""The public API over a real aggregator: what it shows, what it refuses, how it stands hostile requests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def test_an_order_is_seen_from_the_chain_to_its_settlement(tmp_path: Path) -> No
         pending = await net.get(f"/v1/accounts/{hexed(who('client'))}")
         assert [item["amountWei"] for item in pending["pending"]] == [str(REWARD + DEPOSIT)]
         assert (await net.get(f"/v1/orders/{hexed(oid)}/model", 409))["error"]["code"] == "NoWinner"
-        net.chain.blocks.append([Settled(epoch=1, root=bytes(32), transaction_hash=keccak256(b"t"), gas_used=7)])
+        net.chain.blocks.append(
+            [Settled(epoch=1, root=bytes(32), transaction_hash=keccak256(b"t"), gas_used=7)]
+        )
         await net.until(lambda: net.node.state.settled_epoch == 1)
         assert (await net.get("/v1/orders", phase="settled"))["orders"][0]["oid"] == hexed(oid)
         detail = await net.get(f"/v1/orders/{oid.hex()}")
@@ -75,9 +77,9 @@ def test_an_order_is_seen_from_the_chain_to_its_settlement(tmp_path: Path) -> No
         assert account["receipts"][0]["tx"] == hexed(keccak256(b"t")) and not account["pending"]
         (credit,) = account["credits"]
         leaf = credit_leaf(who("client"), int(credit["amountWei"]))
-        credits = net.archive.settlements[1].report.credits
+        paid = net.archive.settlements[1].report.credits
         proof = [bytes.fromhex(item[2:]) for item in credit["proof"]]
-        assert verify(leaf, proof, root([credit_leaf(*each) for each in credits]))
+        assert verify(leaf, proof, root([credit_leaf(*each) for each in paid]))
         settlements = (await net.get("/v1/settlements"))["settlements"]
         assert [item["epoch"] for item in settlements] == [1]
 
@@ -163,9 +165,13 @@ def test_what_the_ledger_refuses_is_refused_at_the_door_with_its_reason(tmp_path
     async def scenario(net: Network) -> None:
         oid = await net.place()
         refused = await net.send("outsider0", Claim, 409, oid=oid, commitment=bytes(32))
-        assert refused["error"]["code"] == "NotStaked" and "dtn provider register" in refused["error"]["reason"]
+        assert (
+            refused["error"]["code"] == "NotStaked" and "dtn provider register" in refused["error"]["reason"]
+        )
         reveal = {"mid": bytes(32), "size_bytes": 1, "links": (), "salt": bytes(32)}
-        assert (await net.send("provider0", ClaimReveal, 409, oid=oid, **reveal))["error"]["code"] == "WrongPhase"
+        assert (await net.send("provider0", ClaimReveal, 409, oid=oid, **reveal))["error"][
+            "code"
+        ] == "WrongPhase"
         assert (await net.send("provider0", Cancel, 409, oid=bytes(32)))["error"]["code"] == "UnknownOrder"
         assert len(net.node.mempool) == 0
 
@@ -175,7 +181,9 @@ def test_what_the_ledger_refuses_is_refused_at_the_door_with_its_reason(tmp_path
 # Hostile requests --------------------------------------------------------------------------------------
 
 GOOD = signed("provider0", Claim, 1, oid=bytes(32), commitment=bytes(32))
-REVEAL = signed("provider0", ClaimReveal, 1, oid=bytes(32), mid=bytes(32), size_bytes=1, links=(), salt=bytes(32))
+REVEAL = signed(
+    "provider0", ClaimReveal, 1, oid=bytes(32), mid=bytes(32), size_bytes=1, links=(), salt=bytes(32)
+)
 HOSTILE: dict[str, Any] = {
     "nothing": b"",
     "no JSON": b"{",
@@ -253,7 +261,12 @@ def test_a_question_that_cannot_be_read_is_refused_in_one_shape(tmp_path: Path, 
 def test_what_is_not_there_is_not_found_in_one_shape(tmp_path: Path) -> None:
     async def scenario(net: Network) -> None:
         oid = "0x" + "00" * 32
-        for path in ("/v1/nonsense", f"/v1/orders/{oid}", f"/v1/orders/{oid}/model", f"/v1/orders/{oid}/validations"):
+        for path in (
+            "/v1/nonsense",
+            f"/v1/orders/{oid}",
+            f"/v1/orders/{oid}/model",
+            f"/v1/orders/{oid}/validations",
+        ):
             await net.get(path, 404)
         answer = await net.http.delete("/v1/orders")
         assert answer.status_code == 405

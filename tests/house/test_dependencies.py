@@ -140,7 +140,14 @@ def tracked() -> list[Path]:
     return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
 
 
-REGISTRIES = ("pypi.org", "pythonhosted.org", "registry.npmjs.org", "registry.yarnpkg.com", "npmjs.com", "npmmirror")
+REGISTRIES = (
+    "pypi.org",
+    "pythonhosted.org",
+    "registry.npmjs.org",
+    "registry.yarnpkg.com",
+    "npmjs.com",
+    "npmmirror",
+)
 PLACES = ("/work/", "/root/")
 
 

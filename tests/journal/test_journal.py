@@ -69,7 +69,13 @@ def test_records_come_back_in_order_and_committed_batches_by_sequence(tmp_path: 
     assert read(path) == RECORDS
     journal = Journal(path)
     journal.append(committed(4))
-    expected = [None, committed(1).committed, committed(2, 5000).committed, committed(3).committed, committed(4).committed]
+    expected = [
+        None,
+        committed(1).committed,
+        committed(2, 5000).committed,
+        committed(3).committed,
+        committed(4).committed,
+    ]
     assert [journal.committed(n) for n in range(6)] == [*expected, None]
     journal.close()
     assert read(path) == [*RECORDS, committed(4)], "closing loses nothing that was written"

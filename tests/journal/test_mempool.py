@@ -23,7 +23,9 @@ def waiting(sender: int, nonce: int, size: int = 300) -> Waiting:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=40))
-def test_a_batch_takes_arrivals_in_turn_and_each_senders_nonces_in_order(arrivals: list[tuple[int, int]]) -> None:
+def test_a_batch_takes_arrivals_in_turn_and_each_senders_nonces_in_order(
+    arrivals: list[tuple[int, int]],
+) -> None:
     pool = Mempool()
     for sender, nonce in arrivals:
         pool.add(waiting(sender, nonce))

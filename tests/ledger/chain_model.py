@@ -1,8 +1,8 @@
-"""The contracts as far as the ledger depends on them, in fifty lines of Python: a second opinion on every report.
+"""The contracts as far as the ledger depends on them, in a few lines of Python: a second opinion on reports.
 
-Guarantees: `apply` refuses exactly what ``Settlement``, ``OrderBook`` and ``NodeRegistry`` refuse about amounts,
-orders and epochs, so a report that passes here would not revert there. The chain runs ahead of the ledger:
-what happens on it waits in `events` until the ledger takes it in.
+Guarantees: `apply` refuses exactly what ``Settlement``, ``OrderBook`` and ``NodeRegistry`` refuse about
+amounts, orders and epochs, so a report that passes here would not revert there. The chain runs ahead of the
+ledger: what happens on it waits in `events` until the ledger takes it in.
 
 Source: contracts/Settlement.sol, contracts/NodeRegistry.sol, contracts/OrderBook.sol.
 """
@@ -13,7 +13,14 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from aggregator.ledger.state import PendingReport
-from protocol.chain_events import AnyChainEvent, OrderPlaced, OrderReclaimed, Settled, Staked, UnstakeRequested
+from protocol.chain_events import (
+    AnyChainEvent,
+    OrderPlaced,
+    OrderReclaimed,
+    Settled,
+    Staked,
+    UnstakeRequested,
+)
 from protocol.crypto import keccak256
 from protocol.transactions import Order
 
@@ -72,7 +79,9 @@ class ChainModel:
             Reverted: the report is about an order that is gone, or of another committee.
             AssertionError: the report is wrong in itself.
         """
-        if report.committee_epoch != self.committee_epoch or any(o not in self.escrows for o in report.orders):
+        if report.committee_epoch != self.committee_epoch or any(
+            o not in self.escrows for o in report.orders
+        ):
             raise Reverted
         assert report.epoch == self.epoch + 1
         consumed = sum(self.escrows.pop(oid) for oid in report.orders)

@@ -16,11 +16,10 @@ from typing import Any
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import Entry, PendingReport, genesis
 from aggregator.ledger.tasks.open_records import OpenTask, mid_of
-from aggregator.ledger.transition import ACCEPTED, Block, apply_block, check, next_deadline_ms
-from protocol.chain_events import CommitteeChanged, ParameterChanged
+from aggregator.ledger.transition import ACCEPTED, apply_block, check, next_deadline_ms
+from protocol.chain_events import ParameterChanged
 from protocol.crypto import commitment, keccak256
 from protocol.parameters import TOKEN_WEI
-from protocol.roles import Role
 from protocol.transactions import (
     INVALID_SCORE,
     Cancel,
@@ -40,7 +39,18 @@ from protocol.transactions import (
     validation_id,
 )
 from tests.ledger.chain_model import ChainModel, Reverted
-from tests.ledger.world import DOMAIN, FRAGMENTS, START_MS, TEST_LINKS, TREASURY, Answer, World, answer, mid, who
+from tests.ledger.world import (
+    DOMAIN,
+    FRAGMENTS,
+    START_MS,
+    TEST_LINKS,
+    TREASURY,
+    Answer,
+    World,
+    answer,
+    mid,
+    who,
+)
 
 PEOPLE = tuple(f"outsider{number}" for number in range(8))
 """Everyone may hold every role, so that all conflicts of interest occur."""
@@ -95,6 +105,17 @@ class Driver:
         if report is not None and report not in self._signed_reports:
             self._signed_reports.append(report)
         self.chain.assert_solvent()
+        if not self.chain.events:
+            self._ledger_mirrors_chain()
+
+    def _ledger_mirrors_chain(self) -> None:
+        """With everything taken in, the ledger knows each stake as the chain does."""
+        report = self.world.state.report
+        leaving = Counter({(account, role): wei for account, role, wei in report.releases} if report else {})
+        for account, node in self.world.state.nodes.items():
+            for role, stake in node.stakes:
+                assert stake.bonded == self.chain.bonded[account, role]
+                assert stake.unbonding + leaving[account, role] == self.chain.unbonding[account, role]
 
     def _front_door_agrees(self, outlook: Any, results: Any) -> None:
         refreshed = self.world.state.now_ms  # the block moved no time, so the front door saw the same ledger
@@ -120,7 +141,7 @@ class Driver:
         choice = self.random.random()
         account, role = who(self.random.choice(PEOPLE)), self.random.choice((1, 2, 3))
         running = sum(entry.outcome is None for entry in self.world.state.table.values())
-        if running < 2 and choice < 0.5 or choice < 0.1:
+        if (running < 2 and choice < 0.5) or choice < 0.1:
             self._put()
         elif choice < 0.18:
             self.chain.stake(account, role, self.random.randint(1, 300) * TOKEN_WEI)
@@ -287,5 +308,3 @@ class Driver:
         right = answer(model[0] * 1000)
         liar = keccak256(name.encode() + model)[0] % 8
         return {0: answer(right[0] + 1), 1: (INVALID_SCORE, bytes(32))}.get(liar, right)
-
-

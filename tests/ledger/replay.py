@@ -1,4 +1,4 @@
-"""Replay recorded blocks in a process of its own: ``python -m tests.ledger.replay FILE`` prints the state root.
+"""Replay recorded blocks in another process: ``python -m tests.ledger.replay FILE`` prints the state root.
 
 Guarantee: nothing but the blocks goes in, so two processes that print the same root agree on the ledger.
 """

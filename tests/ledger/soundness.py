@@ -1,4 +1,4 @@
-"""What must hold of every ledger state, whatever happened before: checked by all ledger tests after each block.
+"""What must hold of every ledger state, whatever happened before; ledger tests check it after each block.
 
 Guarantees: recomputed from the rows alone, with no code of the ledger's own arithmetic.
 
@@ -43,7 +43,9 @@ def _books_add_up(state: State) -> None:
         escrow = sum(state.table[oid].order.reward + state.table[oid].order.deposit for oid in report.orders)
         assert sum(wei for _, wei in report.credits) == escrow + sum(wei for *_, wei in report.slashes)
         assert list(report.orders) == sorted(set(report.orders))
-        assert [account for account, _ in report.credits] == sorted({account for account, _ in report.credits})
+        assert [account for account, _ in report.credits] == sorted(
+            {account for account, _ in report.credits}
+        )
         assert all(wei > 0 for _, wei in report.credits)
         assert all(wei > 0 for *_, wei in (*report.slashes, *report.releases))
 

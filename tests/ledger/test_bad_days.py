@@ -1,4 +1,4 @@
-"""The bad days of an ``open`` order at the ledger: who pays, who is paid, and that every wei is accounted for."""
+"""The bad days of an ``open`` order at the ledger: who pays, who is paid, and where every wei goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.chain_events import Staked, UnstakeRequested
 from protocol.crypto import keccak256
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
-from protocol.transactions import INVALID_SCORE, Cancel, Claim, ClaimReveal, Verdict
+from protocol.transactions import INVALID_SCORE, Cancel, Claim, ClaimReveal, Validation, Verdict
 from tests.ledger.world import DEPOSIT, REWARD, STAKE, World, answer, mid, salt, who
 
 TOKEN = TOKEN_WEI
@@ -207,7 +207,9 @@ def test_a_wrong_score_is_challenged_judged_and_slashed(world: World) -> None:
     assert (stake.standing, stake.locked, stake.slashed) == (STAKE - 5 * TOKEN, 0, 5 * TOKEN)
 
 
-def test_a_verdict_that_overturns_every_validation_pays_the_jurors_for_scoring_the_winner(world: World) -> None:
+def test_a_verdict_that_overturns_every_validation_pays_the_jurors_for_scoring_the_winner(
+    world: World,
+) -> None:
     oid = world.place()
     world.to_validation(oid, {"provider0": ("m", 1)})
     vid = world.to_challenge(oid, {("validator0", "m"): WRONG})[("validator0", "m")]
@@ -540,3 +542,54 @@ def test_a_report_takes_in_a_bounded_number_of_releases(world: World) -> None:
     world.wait(3600)
     report = world.state.report
     assert report is not None and len(report.releases) == 3
+
+
+# Bounds --------------------------------------------------------------------------------------------------
+
+
+def test_an_order_takes_no_more_claims_and_validations_than_one_settlement_can_pay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.ledger.tasks.open_transactions.MAX_CLAIMS", 2)
+    monkeypatch.setattr("aggregator.ledger.tasks.open_transactions.MAX_VALIDATIONS", 1)
+    oid = world.place()
+    world.claim("provider0", oid, "a", 1)
+    world.claim("provider1", oid, "b", 1)
+    world.refuse("OrderFull", "provider2", Claim, oid=oid, commitment=bytes(32))
+    world.claim("provider0", oid, "a", 1)  # replacing one's own claim needs no room
+    world.wait_out(oid)
+    world.release(oid)
+    world.reveal("provider0", oid, "a", 1)
+    world.reveal("provider1", oid, "b", 1)
+    world.validate("validator0", oid, "a", RIGHT)
+    fields = {"commitment": bytes(32), "v_stake": 5 * TOKEN}
+    world.refuse("OrderFull", "validator1", Validation, oid=oid, mid=mid("a"), **fields)
+
+
+def test_the_heaviest_stakes_judge_when_there_are_more_than_a_settlement_can_pay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.ledger.tasks.disputes.MAX_JURORS", 2)
+    world.stake("verifier2", Role.VERIFIER, 2 * TOKEN)
+    world.stake("verifier1", Role.VERIFIER, TOKEN)
+    oid = world.place()
+    world.to_validation(oid, {"provider0": ("m", 1)})
+    world.to_challenge(oid, {("validator0", "m"): WRONG, ("validator1", "m"): RIGHT})
+    world.wait_out(oid)
+    jurors = dict(world.entry(oid).task.disputes[mid("m")].jurors)
+    assert jurors == {who("verifier1"): STAKE + TOKEN, who("verifier2"): STAKE + 2 * TOKEN}
+
+
+def test_a_cycle_takes_in_no_more_slashes_than_one_settlement_can_apply(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.ledger.settlement.MAX_REPORT_SLASHES", 2)
+    first, second = world.place(), world.place()
+    for oid, number in ((first, 0), (first, 1), (second, 2)):
+        world.claim(f"provider{number}", oid, "m", 1)
+    world.wait_out(first)
+    for oid in (first, second):
+        world.release(oid)
+    world.wait_out(first)
+    report = world.state.report
+    assert report is not None and len(report.orders) == 1 and len(world.state.sealed) == 1

@@ -48,7 +48,9 @@ def world() -> World:
     return world
 
 
-def test_a_good_order_pays_the_best_model_its_validators_the_committee_and_the_runner_up(world: World) -> None:
+def test_a_good_order_pays_the_best_model_its_validators_the_committee_and_the_runner_up(
+    world: World,
+) -> None:
     oid = world.place()
     world.to_validation(oid, {"provider0": ("good", 900), "provider1": ("better", 1000)})
     world.to_challenge(
@@ -280,7 +282,9 @@ def test_a_nonce_is_used_once_and_only_grows(world: World) -> None:
 
 def test_a_refused_transaction_uses_no_nonce(world: World) -> None:
     oid = world.place()
-    world.refuse("WrongPhase", "provider0", Verdict, oid=oid, mid=bytes(32), commitment=bytes(32), nonce=50_000)
+    world.refuse(
+        "WrongPhase", "provider0", Verdict, oid=oid, mid=bytes(32), commitment=bytes(32), nonce=50_000
+    )
     world.accept("provider0", Claim, oid=oid, commitment=bytes(32), nonce=50_000)
 
 

@@ -1,4 +1,4 @@
-"""Random lives of a ledger; the seed of a failure is in the test's name. ``DTN_SEEDS`` asks for more of them."""
+"""Random lives of a ledger; a failing test's name holds its seed. ``DTN_SEEDS`` asks for more of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_the_random_lives_reach_every_refusal_and_most_outcomes() -> None:
     refusals = "StaleNonce WrongPhase NotAllowed NotStaked UnknownOrder UnknownThing AlreadyDone Mismatch"
     assert set(refusals.split()) <= set(codes), codes
     assert {"InvalidEncoding", "InvalidSignature"} <= set(codes), codes
-    assert {"won", "nobody claimed", "the client withheld the test set", "no model was scored"} <= set(reasons)
+    assert {"won", "nobody claimed", "the client withheld the test set", "no model was scored"} <= set(
+        reasons
+    )
 
 
 def test_the_same_blocks_give_the_same_root_in_processes_with_other_hash_seeds(tmp_path: Path) -> None:

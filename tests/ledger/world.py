@@ -315,11 +315,12 @@ class World:
             self.reveal(name, oid, model, size)
         assert self.phase(oid) == "validation", "a reveal phase ends once nothing more can be revealed"
 
-    def to_challenge(self, oid: bytes, answers: dict[tuple[str, str], Answer]) -> dict[tuple[str, str], bytes]:
+    def to_challenge(
+        self, oid: bytes, answers: dict[tuple[str, str], Answer]
+    ) -> dict[tuple[str, str], bytes]:
         """Validations ``{(validator, model): answer}``, all revealed; returns the VIDs."""
         vids = {
-            (name, model): self.validate(name, oid, model, given)
-            for (name, model), given in answers.items()
+            (name, model): self.validate(name, oid, model, given) for (name, model), given in answers.items()
         }
         assert self.wait_out(oid) == "validation_reveal"
         for (name, model), given in answers.items():
@@ -360,10 +361,11 @@ def renumbered(state: State, sequence: int) -> State:
     return dataclasses.replace(state, sequence=sequence)
 
 
-_PEOPLE: Final = ("client", "treasury", "client2") + tuple(
+_PEOPLE: Final = ["client", "treasury", "client2"]
+_PEOPLE += [
     f"{role}{number}"
     for role in ("aggregator", "provider", "validator", "verifier", "both", "outsider")
     for number in range(8)
-)
+]
 NAMES: Final = {who(name): name for name in _PEOPLE}
 """Names by address, for readable failures."""

@@ -166,6 +166,7 @@ def test_a_member_that_left_the_committee_is_not_heard_any_more() -> None:
 
 
 MALFORMED = {
+    "text that is not UTF-8": [b"\x92\xa4\xff\xfe\xfd\xfc\x01"],
     "nothing": [b""],
     "garbage": [b"\xc1 garbage"],
     "deep": [b"\x91" * 100_000],
@@ -175,20 +176,22 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("frames", MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("frames", [pytest.param(frames, id=name) for name, frames in MALFORMED.items()])
 def test_what_is_no_message_is_counted_and_the_link_goes_on(
     frames: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         (first, second), peers = opened(2)
         context, socket = stranger(KEYS[1], peers[0])
-        await socket.send_multipart(frames)
-        await socket.send(encode_message(Fetch(2)))
-        assert await heard(first) == (1, Fetch(2))
-        assert first.counters["malformed_from_1"] + first.counters["refused_unknown"] == 1
-        socket.close()
-        context.term()
-        await closed(first, second)
+        try:
+            await socket.send_multipart(frames)
+            await socket.send(encode_message(Fetch(2)))
+            assert await heard(first) == (1, Fetch(2))
+            assert first.counters["malformed_from_1"] + first.counters["refused_unknown"] == 1
+        finally:
+            socket.close()
+            context.term()
+            await closed(first, second)
 
     with caplog.at_level(logging.CRITICAL, logger="aggregator.links.links"):
         run(scenario)

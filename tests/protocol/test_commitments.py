@@ -1,4 +1,4 @@
-"""Commitments bind to order, committer, body and salt, and to nothing less; keys say what is wrong with them."""
+"""Commitments bind to order, committer, body and salt, and to nothing less; keys say what is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def test_a_commitment_depends_on_each_of_its_parts(oid: bytes, body: bytes, salt
     assert commitment(*parts) == keccak256(b"".join(parts))
 
 
-@pytest.mark.parametrize("sizes", [(31, 20, 32, 33), (32, 32, 32, 20), (32, 20, 0, 64), (0, 0, 0, 0)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(31, 20, 32, 33), (32, 32, 32, 20), (32, 20, 0, 64), (0, 0, 0, 0)], ids=str
+)
 def test_parts_cannot_be_shifted_into_each_other(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="32, 20, 32 and 32"):
         commitment(*(bytes(size) for size in sizes))
@@ -43,7 +45,9 @@ def test_the_data_root_depends_on_every_fragment_and_their_order() -> None:
     assert len(roots) == 5
 
 
-@pytest.mark.parametrize("secret", [b"", bytes(32), b"\xff" * 32, b"\1" * 33], ids=lambda value: value.hex()[:8])
+@pytest.mark.parametrize(
+    "secret", [b"", bytes(32), b"\xff" * 32, b"\1" * 33], ids=lambda value: value.hex()[:8]
+)
 def test_what_is_no_private_key_is_refused(secret: bytes) -> None:
     with pytest.raises(InvalidKey):
         Key(secret)

@@ -24,12 +24,16 @@ def with_values(values: dict[str, int]) -> Parameters:
 
 
 @given(total=WEI, weights=st.lists(WEI, min_size=1, max_size=30).filter(any))
-def test_a_total_is_split_exactly_fairly_and_only_among_positive_weights(total: int, weights: list[int]) -> None:
+def test_a_total_is_split_exactly_fairly_and_only_among_positive_weights(
+    total: int, weights: list[int]
+) -> None:
     shares = apportion(total, weights)
     assert sum(shares) == total
     for share, weight in zip(shares, weights, strict=True):
         exact = total * weight
-        assert 0 <= share * sum(weights) - exact + sum(weights) and share * sum(weights) <= exact + sum(weights)
+        assert share * sum(weights) - exact + sum(weights) >= 0 and share * sum(weights) <= exact + sum(
+            weights
+        )
         assert weight or not share
 
 
@@ -70,7 +74,9 @@ def test_every_default_lies_within_its_bounds_and_a_quorum_is_a_majority() -> No
     assert PARAMETERS["verdict_quorum_bps"].low > BPS // 2
 
 
-@pytest.mark.parametrize(("name", "value"), [("nonsense", 1), ("tax_bps", 10_001), ("tax_bps", -1), ("reveal_s", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("nonsense", 1), ("tax_bps", 10_001), ("tax_bps", -1), ("reveal_s", 0)]
+)
 def test_a_parameter_out_of_bounds_or_unknown_cannot_exist(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=name):
         DEFAULTS.with_value(name, value)

@@ -82,7 +82,11 @@ def test_every_field_is_part_of_the_hash() -> None:
     digests = {read_task(encoded(fields())).digest()}
     changes: list[dict[str, Any]] = [{"title": "other"}, {"metric": "cross_entropy"}, {"hints": {"a": "b"}}]
     digests |= {make_task(fields() | change).digest() for change in changes}
-    for change in ({"classes": 4}, {"gateways": ["http://127.0.0.1:2"]}, {"split": {"by": "named", "test": [1]}}):
+    for change in (
+        {"classes": 4},
+        {"gateways": ["http://127.0.0.1:2"]},
+        {"split": {"by": "named", "test": [1]}},
+    ):
         digests.add(make_task(fields(**change)).digest())
     assert len(digests) == 7
 
@@ -182,7 +186,9 @@ def test_a_document_that_says_a_thing_twice_is_refused() -> None:
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
         max_leaves=6,
     ),
-    st.sampled_from(["architecture", "data", "data.split", "data.fragments", "data.fragments.3", "hints", "title"]),
+    st.sampled_from(
+        ["architecture", "data", "data.split", "data.fragments", "data.fragments.3", "hints", "title"]
+    ),
 )
 def test_any_json_in_any_place_is_a_task_or_a_refusal(value: Any, path: str) -> None:
     try:

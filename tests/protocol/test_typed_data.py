@@ -1,4 +1,4 @@
-"""EIP-712: what we hash and sign is what wallets and contracts hash and sign, and nothing else is accepted."""
+"""EIP-712: what we hash and sign is what wallets and contracts hash and sign; nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ def test_two_types_with_equal_fields_have_different_ids() -> None:
         digest_of(DOMAIN, TRANSACTION_TYPES["Validation"](**fields, v_stake=0)),
     }
     assert len(digests) == 2
-    assert digest_of(Domain(1, DOMAIN.verifying_contract), TRANSACTION_TYPES["Verdict"](**fields)) not in digests
+    assert (
+        digest_of(Domain(1, DOMAIN.verifying_contract), TRANSACTION_TYPES["Verdict"](**fields)) not in digests
+    )
 
 
 def test_an_order_may_use_every_nonce_that_the_contract_takes() -> None:
@@ -160,12 +162,14 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 HOSTILE_NUMBERS = [
-    True, False, None, 1.0, 7.5, -1, 2**64, "-1", "0x7", "7.0", " 7", "7 ", "07", "+7", "1_0", "٧", "", "9" * 5000,
-    10**5000, [7], {}, "-0", "1e3", "nan",
+    True, False, None, 1.0, 7.5, -1, 2**64, "-1", "0x7", "7.0", " 7", "7 ", "07", "+7", "1_0", "٧", "",
+    "9" * 5000, 10**5000, [7], {}, "-0", "1e3", "nan",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("nonce", HOSTILE_NUMBERS, ids=lambda value: repr(value)[:20] if value != 10**5000 else "big")
+@pytest.mark.parametrize(
+    "nonce", HOSTILE_NUMBERS, ids=lambda value: repr(value)[:20] if value != 10**5000 else "big"
+)
 def test_a_number_has_one_spelling_and_its_bounds(nonce: object) -> None:
     with pytest.raises(InvalidEncoding, match="nonce"):
         transaction_from_json(document(nonce=nonce))
@@ -187,8 +191,8 @@ def test_a_score_fits_64_bits(score: object) -> None:
 
 @pytest.mark.parametrize(
     "oid",
-    ["", "0x", "00" * 32, "0x" + "00" * 31, "0x" + "00" * 33, "0x" + "0 " * 32, "0x" + "zz" * 32, 5, None, [], b"x",
-     "0x " + "00" * 32, "0X" + "00" * 32, "0x" + "00" * 200_000, "0x٠٠"],
+    ["", "0x", "00" * 32, "0x" + "00" * 31, "0x" + "00" * 33, "0x" + "0 " * 32, "0x" + "zz" * 32, 5,
+     None, [], b"x",     "0x " + "00" * 32, "0X" + "00" * 32, "0x" + "00" * 200_000, "0x٠٠"],
     ids=lambda value: repr(value)[:24],
 )  # fmt: skip
 def test_bytes_are_hex_of_the_right_size(oid: object) -> None:

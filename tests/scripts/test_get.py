@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,9 +153,39 @@ def test_a_file_larger_than_claimed_or_an_endless_tree_is_given_up(
     store.publish(cid)
     with pytest.raises(get.GetError, match="larger than claimed"):
         get.fetch_model(answer_for(data, link_to(gateway.url, cid), sizeBytes=CHUNK_BYTES))
-    empty_leaves = bytes.fromhex("122a0a24") + get.parse_cid_bytes(Cid.of(0x55, b"").encode())[1]
-    with pytest.raises(get.GetError):
-        get.children(empty_leaves)
+
+
+def test_a_node_that_is_no_file_node_of_links_is_refused() -> None:
+    link = b"\x12\x26\x0a\x24" + Cid.of(0x55, b"leaf").encode()
+    unixfs = b"\x08\x02\x18\x04\x20\x04"
+    good = link + b"\x0a\x06" + unixfs
+    assert get.children(good) == [(0x55, sha256(b"leaf"))]
+    own_bytes = link + b"\x0a\x0a" + unixfs + b"\x12\x02hi"
+    for bad in (
+        b"",
+        b"\x0a\x06" + unixfs,
+        good[:-1],
+        own_bytes,
+        good + b"\x1a\x00",
+        b"\x12",
+        b"\xff" * 12,
+        b"\x0b",
+    ):
+        with pytest.raises(get.GetError):
+            get.children(bad)
+
+
+def test_a_gateway_that_drips_its_bytes_is_given_up(
+    store: EmbeddedStore, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"z" * 50
+    cid = store.put(data)
+    store.publish(cid)
+    # A clock that has moved on by a minute whenever it is looked at again.
+    minutes = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(get, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    with pytest.raises(get.GetError, match="took more than 20 s"):
+        get.fetch_model(answer_for(data, link_to(gateway.url, cid)))
 
 
 def test_without_a_chain_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

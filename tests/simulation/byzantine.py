@@ -55,8 +55,8 @@ class _Liar:
         return [self.sent.pop(self.choose.randrange(len(self.sent)))]
 
     def equivocating(self, message: LinkMessage, to: int) -> list[LinkMessage]:
-        """Tells odd members another story: other proposals, votes for other digests."""
-        if to % 2 == 0:
+        """Tells odd members another story, and sometimes the same member first one and then the other."""
+        if to % 2 == (self.choose.random() < 0.7):
             return [message]
         if isinstance(message, PrePrepare):
             return [self._other_proposal(message)]
@@ -131,6 +131,16 @@ class _Liar:
         if isinstance(message, PrePrepare):
             return [message] if (to - self.index) % self.members.count < self.members.quorum else []
         return [message] if to % 2 else []
+
+    def flooding(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Votes for sequence numbers and views that nobody will ever reach."""
+        far = self.choose.randrange(10**6)
+        digest = bytes(self.choose.randbytes(32))
+        return [
+            message,
+            self._vote(VoteKind.PREPARE, getattr(message, "view", 0), far, digest),
+            self._vote(VoteKind.CHECKPOINT, 0, far * 8, digest),
+        ]
 
     def corrupting(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Proposes other transactions than it signed for, and breaks signatures."""

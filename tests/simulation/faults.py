@@ -19,6 +19,7 @@ LIES = (
     "timestamps",
     "withholding",
     "corrupting",
+    "flooding",
 )
 """The menu; see `tests.simulation.byzantine`."""
 
@@ -58,9 +59,12 @@ class Faults:
     def draw(cls, seed: int) -> Faults:
         """All parameters of one seed."""
         choose = random.Random(f"faults {seed}")
-        members = choose.choice((4, 4, 4, 5, 6, 7, 7, 10, 13))
+        members = choose.choice((4, 4, 4, 4, 5, 6, 7, 7, 10, 13))
         limit = (members - 1) // 3
-        liars = choose.sample(range(members), choose.randint(0, limit))
+        # Liars do most harm as primaries, and those with the lowest indices are primaries first.
+        first = choose.randint(0, min(2, members - 1))
+        others = choose.sample([index for index in range(members) if index != first], limit - 1)
+        liars = [first, *others][: choose.randint(0, limit)]
         return cls(
             seed=seed,
             members=members,
@@ -72,7 +76,7 @@ class Faults:
             partition_every_ms=choose.choice((0, 0, 4_000, 12_000)),
             partition_ms=choose.choice((500, 3_000, 9_000)),
             one_way=choose.random() < 0.4,
-            crash_every_ms=choose.choice((0, 0, 3_000, 8_000)),
+            crash_every_ms=choose.choice((0, 0, 700, 3_000, 8_000)),
             down_ms=choose.choice((100, 1_500, 6_000)),
             crash_at_persist=choose.choice((0.0, 0.5, 1.0)),
             lose_unsynced=choose.choice((0.0, 0.5, 1.0)),

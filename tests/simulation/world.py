@@ -1,8 +1,8 @@
 """One run: n members with real replicas and real ledgers, a bad network, failing machines, lying members.
 
-Virtual time only; every choice comes from the seed. First everything goes wrong for `Faults.duration_ms`; then
-the network heals, crashed members return, liars keep lying, and all honest members must reach the same ledger
-with every accepted transaction in it within `HEAL_MS`.
+Virtual time only; every choice comes from the seed. First everything goes wrong for `Faults.duration_ms`;
+then the network heals, crashed members return, liars keep lying, and all honest members must reach the same
+ledger with every accepted transaction in it within `HEAL_MS`.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Machine:
     crash_now: bool = False
     origin_in_flight: int = 0
     forwarded_ms: int = 0
+    events_since_ms: int | None = None
     proposed: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
 
 
@@ -270,8 +271,11 @@ class World:
         deadline = next_deadline_ms(machine.state)
         if deadline is not None and deadline <= now_ms:
             since.append(deadline)
-        if self.workload.chain_events(machine.state, self.now_ms):
-            since.append(now_ms - TICK_MS if not machine.origin_in_flight else None)
+        if not self.workload.chain_events(machine.state, self.now_ms):
+            machine.events_since_ms = None
+        elif machine.events_since_ms is None:
+            machine.events_since_ms = now_ms
+        since.append(machine.events_since_ms)
         return min((at for at in since if at is not None), default=None)
 
     def _propose(self, machine: Machine) -> None:
@@ -443,8 +447,15 @@ class World:
     # The end ---------------------------------------------------------------------------------------
 
     def _recovered(self) -> bool:
+        """Equal ledgers with nothing left to do: chain events, transactions, and phases all worked off."""
         heights = {machine.state.sequence for machine in self.honest}
-        return len(heights) == 1 and all(machine.up and not machine.pool for machine in self.honest)
+        return len(heights) == 1 and all(machine.up and self._idle(machine) for machine in self.honest)
+
+    def _idle(self, machine: Machine) -> bool:
+        deadline = next_deadline_ms(machine.state)
+        overdue = deadline is not None and deadline <= self.now_ms
+        events = self.workload.chain_events(machine.state, self.now_ms)
+        return not (machine.pool or overdue or events) and machine.state.origin is not None
 
     def _positions(self) -> list[tuple[int, int, bool, int]]:
         return [

@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 def random_bytes(size: int, seed: int = 0) -> bytes:
     """Bytes in which no two chunks are alike."""
 
-
     return random.Random(seed).randbytes(size)
 
 
@@ -172,7 +171,11 @@ assert not left, left
 
 def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     told = subprocess.run(
-        [sys.executable, "-c", _FULL, str(tmp_path / "s")], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _FULL, str(tmp_path / "s")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert told.returncode == 0, told.stderr
     assert "free some space" in told.stdout

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offchain.storage.cid import DAG_PB, RAW, Cid, InvalidCid
-from offchain.storage.unixfs import CHUNK_BYTES, MAX_LINKS, Child, _encode_node, _field, _varint, build, children_of
+from offchain.storage.unixfs import (
+    CHUNK_BYTES,
+    MAX_LINKS,
+    Child,
+    _encode_node,
+    _field,
+    _varint,
+    build,
+    children_of,
+)
 from protocol.crypto import sha256
 
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -73,7 +82,9 @@ def test_a_small_file_is_its_own_raw_block() -> None:
     assert blocks == {cid: b"hello world"}
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, MAX_LINKS * CHUNK_BYTES + 1])
+@pytest.mark.parametrize(
+    "size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, MAX_LINKS * CHUNK_BYTES + 1]
+)
 def test_a_tree_reads_back_as_the_bytes_it_was_built_from(size: int) -> None:
     data = pattern(size) if size else b""
     root, blocks = build(data)
@@ -113,8 +124,8 @@ HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
     "text",
     [
         "", "b", HELLO.upper(), HELLO[:-1], HELLO + "a", HELLO[:-1] + "f", HELLO[:-1] + "1", HELLO[:-1] + "ä",
-        "z" + HELLO[1:], "QmUK8LtfWZ6QDd7H3vQdC6hfK49MHUNt1xMpz8XXeRWDxT", "../" + HELLO[3:], HELLO[:58] + "\n",
-        "bafybgqf" + HELLO[8:], "b" + "a" * 58,
+        "z" + HELLO[1:], "QmUK8LtfWZ6QDd7H3vQdC6hfK49MHUNt1xMpz8XXeRWDxT", "../" + HELLO[3:],
+        HELLO[:58] + "\n", "bafybgqf" + HELLO[8:], "b" + "a" * 58,
     ],
 )  # fmt: skip
 def test_a_text_that_is_not_the_canonical_one_is_refused(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Collecting signatures on a settlement: members only, over the ledger's own report, packed as the contract reads it."""
+"""Signatures on a settlement: by members only, over the own ledger's report, as the contract reads it."""
 
 from __future__ import annotations
 
@@ -176,8 +176,6 @@ def test_a_report_is_packed_as_the_golden_one() -> None:
     )
     packed = typed_report(pending)
     assert packed == Report(epoch=42, committee_epoch=7, releases=b"", **golden)
-    domain = Domain(
-        GOLDEN["domain"]["chainId"], bytes.fromhex(GOLDEN["domain"]["verifyingContract"][2:])
-    )
+    domain = Domain(GOLDEN["domain"]["chainId"], bytes.fromhex(GOLDEN["domain"]["verifyingContract"][2:]))
     assert digest_of(domain, packed).hex() == GOLDEN["report"]["digest"][2:]
     assert root([credit_leaf(*credit) for credit in pending.credits])

@@ -7,7 +7,8 @@ Anyone staked as provider may train; the best model by exact score wins. Phases,
 
 A phase starts at the ledger time of the batch that ends the one before, so a committee that stalls never
 eats a participant's window. Reveal phases end early once nothing more can be revealed. What each phase
-accepts is the table `open_transactions.ACCEPTED`; when it ends is `deadline_ms`; what follows is `_next_phase`.
+accepts is the table `open_transactions.ACCEPTED`; when it ends is `deadline_ms`; what follows is
+`_next_phase`.
 
 Guarantees: a sealed order's receipts sum to ``reward + deposit``; every lock taken is given back or
 slashed when the order is sealed; a slash follows only from a verdict by quorum or a missed reveal.

@@ -104,9 +104,7 @@ def disputed_mids(task: OpenTask) -> tuple[bytes, ...]:
     """
     challenged = {mid_of(task, vid) for vid in task.challenges}
     return tuple(
-        mid
-        for mid in task.revealed_mids()
-        if mid in challenged or len(set(task.answers(mid).values())) > 1
+        mid for mid in task.revealed_mids() if mid in challenged or len(set(task.answers(mid).values())) > 1
     )
 
 

@@ -1,0 +1,317 @@
+"""Planted bugs: each is the real replica with one rule of PBFT broken. The checkers must catch every one.
+
+``python -m tests.simulation.mutants`` prints which seed caught which bug and how. A bug that no seed in
+`LIMIT` catches means that the simulator is blind to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aggregator.pbft import views as views_module
+from aggregator.pbft.events import Deliver, Persist
+from aggregator.pbft.messages import (
+    CommittedBatches,
+    NewView,
+    PrePrepare,
+    StableCheckpoint,
+    Status,
+    Vote,
+)
+from aggregator.pbft.quorum import Members
+from aggregator.pbft.records import Accepted, BecamePrepared, EnteredNewView, LeftView, Record
+from aggregator.pbft.replica import Replica
+from aggregator.pbft.slots import Slot
+from aggregator.pbft.view_change import NULL_DIGEST
+from tests.simulation.checkers import Violation
+from tests.simulation.faults import Faults
+from tests.simulation.world import World
+
+LIMIT: Final = 200
+
+
+class _Trusting(Members):
+    """Members whose signatures and certificates are taken on faith."""
+
+    def verify(self, vote: Vote) -> None:
+        return
+
+    def verify_committed(self, committed: Any) -> None:
+        return
+
+
+class _Few(Members):
+    """Members of whom one fewer makes a quorum."""
+
+    @property
+    def quorum(self) -> int:
+        return super().quorum - 1
+
+
+def _with_members(kind: type[Members]) -> type[Replica]:
+    class Mutant(Replica):
+        def __init__(self, members: Members, *rest: Any, **named: Any) -> None:
+            super().__init__(kind(domain=members.domain, addresses=members.addresses), *rest, **named)
+
+    return Mutant
+
+
+def _without_record(*kinds: type[Record]) -> type[Replica]:
+    class Mutant(Replica):
+        def step(self, event: Any) -> list[Any]:
+            return [
+                effect
+                for effect in super().step(event)
+                if not (isinstance(effect, Persist) and isinstance(effect.record, kinds))
+            ]
+
+    return Mutant
+
+
+class QuorumOffByOne(_with_members(_Few)):  # type: ignore[misc]
+    """One vote too few makes a quorum."""
+
+
+class SignaturesUnchecked(_with_members(_Trusting)):  # type: ignore[misc]
+    """Votes and certificates are believed without a look at their signatures."""
+
+
+class ProposalNotPersisted(_without_record(Accepted, BecamePrepared)):  # type: ignore[misc]
+    """Votes leave before the proposal they are for is on disk."""
+
+
+class ViewNotPersisted(_without_record(LeftView, EnteredNewView)):  # type: ignore[misc]
+    """A restarted member falls back into the view it had left."""
+
+
+class LockNotCarried(Replica):
+    """A view change forgets what was prepared."""
+
+    def _ask_for_view(self) -> None:
+        kept = {sequence: slot.prepared for sequence, slot in self._slots.items()}
+        for slot in self._slots.values():
+            slot.prepared = None
+        super()._ask_for_view()
+        for sequence, slot in self._slots.items():
+            slot.prepared = kept[sequence]
+
+
+class WatermarksIgnored(Replica):
+    """Any sequence number is as good as another."""
+
+    def _in_window(self, sequence: int) -> bool:
+        return sequence > self.low
+
+
+class DigestUnchecked(Replica):
+    """A batch is taken for the one that was signed."""
+
+    def _on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+        class Batch(type(message.batch)):  # type: ignore[misc]
+            def digest(self) -> bytes:
+                return message.vote.digest
+
+        batch = Batch(*(getattr(message.batch, name) for name in message.batch.__struct_fields__))
+        super()._on_pre_prepare(sender, PrePrepare(message.vote, batch))
+
+
+class SecondProposalTaken(Replica):
+    """A later proposal for the same number replaces the first."""
+
+    def _on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+        slot = self._slots.get(message.vote.sequence)
+        if (
+            slot is not None
+            and slot.proposal is not None
+            and slot.proposal.vote.digest != message.vote.digest
+        ):
+            slot.leave_view()
+        super()._on_pre_prepare(sender, message)
+
+
+class NewViewUnchecked(Replica):
+    """Whatever a new primary starts with is accepted."""
+
+    def _on_new_view(self, message: NewView) -> None:
+        view = message.contents.view
+        known = self._bodies | views_module.bodies_by_digest(message.bodies)
+        complete = all(vote.digest in known for vote in message.contents.pre_prepares)
+        if complete and (view > self.view or (view == self.view and not self.active)):
+            self._enter_view(message, known)
+
+
+class PreparedTooEarly(Replica):
+    """A commit vote leaves without a quorum of prepares."""
+
+    def _check_prepared(self, sequence: int) -> None:
+        slot = self._slots[sequence]
+        if slot.accepted and slot.own_commit is None and slot.proposal is not None:
+            slot.own_commit = self._cast(
+                views_module.VoteKind.COMMIT, self.view, sequence, slot.proposal.vote.digest
+            )
+            slot.commits[self.index] = slot.own_commit
+            self._out.append(views_module.Broadcast(message=slot.own_commit))
+            self._check_committed(sequence)
+
+
+class ForgetfulRestart(Replica):
+    """A restarted member remembers what was committed, but not what it promised."""
+
+    def _recall(self, record: Record) -> None:
+        if not isinstance(record, Accepted | BecamePrepared):
+            super()._recall(record)
+
+
+class VotesInLeftView(Replica):
+    """A member that has asked for another view goes on voting in the old one."""
+
+    def step(self, event: Any) -> list[Any]:
+        left = not self.active
+        if left and self._new_view_seen < self.view:
+            asked, self.view, self.active = self.view, self._new_view_seen, True
+            effects = super().step(event)
+            if self.view == self._new_view_seen and self.active:
+                self.view, self.active = asked, False
+            return effects
+        effects = super().step(event)
+        if self.active:
+            self._new_view_seen = self.view
+        return effects
+
+    _new_view_seen = 0
+
+
+class CatchUpUnchecked(Replica):
+    """Batches from a peer are taken without their certificate."""
+
+    def _on_committed_batches(self, sender: int, message: CommittedBatches) -> None:
+        for committed in message.batches:
+            if committed.sequence == self.delivered + 1:
+                self._commit(committed)
+
+
+class NeverCatchesUp(Replica):
+    """Nobody who fell behind asks for what it missed."""
+
+    def _on_status(self, sender: int, status: Status) -> None:
+        return
+
+
+class NeverChangesView(Replica):
+    """A primary that is gone is waited for."""
+
+    def _leave_for(self, view: int) -> None:
+        return
+
+
+class ForgetsAboveCheckpoint(Replica):
+    """A stable checkpoint frees what is still needed as well."""
+
+    def _make_stable(self, checkpoint: StableCheckpoint) -> None:
+        super()._make_stable(checkpoint)
+        for slot in self._slots.values():
+            slot.prepared = None
+            slot.leave_view()
+
+
+class NullsEverything(Replica):
+    """A new primary proposes nothing but null batches."""
+
+    def _enter_view(self, message: NewView, known: Any) -> None:
+        super()._enter_view(message, known)
+        for slot in self._slots.values():
+            if slot.proposal is not None and slot.committed is None:
+                batch = known[NULL_DIGEST]
+                vote = replace_digest(slot.proposal.vote, NULL_DIGEST)
+                slot.proposal = PrePrepare(vote, batch)
+
+
+class DeliversTwice(Replica):
+    """After a restart, committed batches are handed to the ledger again."""
+
+    @classmethod
+    def restore(cls, *arguments: Any, **named: Any) -> Replica:
+        replica = super().restore(*arguments, **named)
+        replica.delivered = max(0, replica.delivered - 1)
+        replica.executed = replica.delivered
+        return replica
+
+
+class OutOfOrder(Replica):
+    """Whatever is committed is delivered at once."""
+
+    def _deliver_next(self) -> None:
+        for sequence in sorted(self._slots):
+            slot: Slot = self._slots[sequence]
+            if slot.committed is not None and sequence > self.delivered:
+                self.delivered = sequence
+                self._out.append(Deliver(committed=slot.committed))
+
+
+def replace_digest(vote: Vote, digest: bytes) -> Vote:
+    """A vote with another digest and the old signature."""
+    return Vote(vote.kind, vote.view, vote.sequence, digest, vote.signer, vote.signature)
+
+
+MUTANTS: Final[tuple[type[Replica], ...]] = (
+    QuorumOffByOne,
+    SignaturesUnchecked,
+    ProposalNotPersisted,
+    ViewNotPersisted,
+    LockNotCarried,
+    WatermarksIgnored,
+    DigestUnchecked,
+    SecondProposalTaken,
+    NewViewUnchecked,
+    PreparedTooEarly,
+    ForgetfulRestart,
+    VotesInLeftView,
+    CatchUpUnchecked,
+    NeverCatchesUp,
+    NeverChangesView,
+    ForgetsAboveCheckpoint,
+    NullsEverything,
+    DeliversTwice,
+    OutOfOrder,
+)
+
+
+def catch(mutant: type[Replica], seeds: Iterable[int]) -> tuple[int, str] | None:
+    """The first seed that catches a planted bug, and what was seen; none if all are blind to it."""
+    for seed in seeds:
+        try:
+            World(seed, Faults.draw(seed), mutant).run()
+        except Violation as seen:
+            return seed, str(seen)
+        except (AssertionError, KeyError) as seen:
+            return seed, f"{type(seen).__name__}: {seen}"
+    return None
+
+
+def main() -> int:
+    """The mutant table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants")
+    parser.add_argument("--only", help="one mutant by name")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for mutant in MUTANTS:
+        if arguments.only in (None, mutant.__name__):
+            caught = catch(mutant, range(LIMIT))
+            rows.append(
+                {"mutant": mutant.__name__, "seed": caught and caught[0], "seen": caught and caught[1]}
+            )
+            if not arguments.json:
+                seed, seen = caught or ("-", f"NOT CAUGHT in {LIMIT} seeds")
+                print(f"{mutant.__name__:24} {seed!s:>4}  {str(seen)[:110]}", flush=True)
+    if arguments.json:
+        print(json.dumps(rows))
+    return 0 if all(row["seed"] is not None for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
