@@ -21,9 +21,7 @@ def stake_of(network: Network, account: Any, role: int = PROVIDER) -> tuple[int,
 
 def test_registration_takes_the_stake_and_tells_where_the_node_is(network: Network, provider: Any) -> None:
     receipt = network.registry.register(PROVIDER, 100 * TOKEN, HERE, LINK_KEY, sender=provider)
-    staked = network.registry.Staked(
-        account=provider, role=PROVIDER, amount=100 * TOKEN, bonded=100 * TOKEN
-    )
+    staked = network.registry.Staked(account=provider, role=PROVIDER, amount=100 * TOKEN, bonded=100 * TOKEN)
     changed = network.registry.EndpointChanged(account=provider, endpoint=HERE, linkKey=LINK_KEY)
     assert staked in receipt.events and changed in receipt.events
     assert stake_of(network, provider) == (100 * TOKEN, 0, 0)

@@ -56,9 +56,7 @@ def test_a_newcomer_puts_an_order_in_one_transaction(network: Network, newcomer:
     assert network.orders.escrowOf(network.orders.oidOf(order))[1] == 105 * TOKEN
 
 
-def test_whoever_spends_the_permit_first_stops_nobody(
-    network: Network, newcomer: Any, stranger: Any
-) -> None:
+def test_whoever_spends_the_permit_first_stops_nobody(network: Network, newcomer: Any, stranger: Any) -> None:
     order = make_order(newcomer)
     signed = permit(network, newcomer, network.orders, 105 * TOKEN)
     network.token.permit(newcomer, network.orders, 105 * TOKEN, *signed, sender=stranger)
@@ -71,6 +69,4 @@ def test_a_wrong_permit_leaves_no_allowance(network: Network, newcomer: Any) -> 
     with ape.reverts(network.token.ERC20InsufficientAllowance):
         network.orders.putWithPermit(make_order(newcomer), *signed, sender=newcomer)
     with ape.reverts(network.token.ERC20InsufficientAllowance):
-        network.registry.registerWithPermit(
-            PROVIDER, 100 * TOKEN, "", b"\x01" * 32, *signed, sender=newcomer
-        )
+        network.registry.registerWithPermit(PROVIDER, 100 * TOKEN, "", b"\x01" * 32, *signed, sender=newcomer)

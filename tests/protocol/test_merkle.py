@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from protocol import merkle
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[1] / "golden" / "merkle.json").read_text(encoding="utf-8")
-)["trees"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "merkle.json").read_text(encoding="utf-8"))[
+    "trees"
+]
 
 accounts = st.lists(st.binary(min_size=20, max_size=20), min_size=1, max_size=40, unique=True)
 

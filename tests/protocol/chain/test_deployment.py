@@ -69,8 +69,15 @@ def test_a_crooked_plan_is_refused_before_anything_is_sent(changes: dict[str, ob
 
 def test_an_address_book_survives_its_file_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     book = AddressBook(
-        chain_id=1, block=2, parameters="a", token="b", registry="c", orders="d", committee="e",
-        settlement="f", treasury="g",
+        chain_id=1,
+        block=2,
+        parameters="a",
+        token="b",
+        registry="c",
+        orders="d",
+        committee="e",
+        settlement="f",
+        treasury="g",
     )
     book.write(tmp_path / "deep" / "book.json")
     assert AddressBook.read(tmp_path / "deep" / "book.json") == book
