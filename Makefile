@@ -60,6 +60,8 @@ bench: install
 
 soak: install
 	FOUNDRY_PROFILE=soak forge test
+	python -m tests.simulation --seeds 1000
+	python -m tests.simulation.mutants
 
 clean:
 	rm -rf build .build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,22 +28,13 @@ from aggregator.pbft.messages import LinkMessage, ReportSignature
 from aggregator.pbft.quorum import Members
 from aggregator.update.service import UpdateService
 from protocol.chain.client import ChainClient, connect
+from protocol.endpoint import link_address
 from protocol.errors import ChainError, ProtocolError
 
 log = logging.getLogger(__name__)
 
 PEER_PERIOD_S = 5.0
 SHUTDOWN_S = 3.0
-
-
-def link_address(endpoint: str) -> str | None:
-    """The link address in a registered endpoint, a comma-separated list of URLs."""
-    return next((url for url in endpoint.split(",") if url.startswith("tcp://")), None)
-
-
-def api_address(endpoint: str) -> str | None:
-    """The API's URL in a registered endpoint."""
-    return next((url for url in endpoint.split(",") if url.startswith(("http://", "https://"))), None)
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import demo, devnet, orders, roles
+from dtn.commands import demo, devnet, network, orders, roles
 
 app = typer.Typer(
     name="dtn",
@@ -23,6 +23,7 @@ for role in roles.ROLES:
     app.add_typer(roles.role_app(role), name=role)
 app.add_typer(roles.aggregator_app(), name="aggregator")
 app.add_typer(roles.client_app(), name="client")
+app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")
 COMMANDS: Sequence[Callable[..., None]] = (
     demo.demo,
@@ -33,6 +34,7 @@ COMMANDS: Sequence[Callable[..., None]] = (
     orders.account,
     orders.claim,
     orders.cancel,
+    orders.reclaim,
     orders.nodes,
     orders.status,
 )

@@ -48,7 +48,7 @@ class Actor:
         return self.config.public_url or self.gateway.url
 
     def keep_compiled_programs(self) -> None:
-        """Let JAX keep what it compiles: in ``$DTN_COMPILED``, shared on one machine, or in its own folder."""
+        """Let JAX keep what it compiles, in ``$DTN_COMPILED`` (shared on one machine) or apart."""
         from offchain.training.engine import use_compilation_cache
 
         given = os.environ.get("DTN_COMPILED")

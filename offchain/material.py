@@ -1,4 +1,4 @@
-"""What an order is made of, fetched and checked: its task document, its fragments, its revealed models.
+"""What an order is made of, fetched and checked: its task document, its fragments, its models.
 
 Guarantee: nothing returned from here was used before its hash matched what the order, the task document or
 the claim committed to.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from offchain.data import Fragment, decode_fragment
-from offchain.models.artifact import model_size_bound
+from offchain.models.artifact import Tensors, decode_model, model_size_bound
 from offchain.storage import InvalidCid, Unavailable, fetch, parse_link
 from protocol.crypto import sha256
 from protocol.errors import InvalidDocument
@@ -65,6 +65,23 @@ def fetch_fragments(task: TaskDocument, indices: Sequence[int], gateways: Sequen
 def fetch_training(task: TaskDocument, block_hash: bytes) -> list[Fragment]:
     """The training fragments of an order whose block has ``block_hash``."""
     return fetch_fragments(task, train_indices(task.data, block_hash), task.data.gateways)
+
+
+def fetch_initial(task: TaskDocument) -> Tensors | None:
+    """The parameters that training starts from (PoT ``M_C``); none if the task names none.
+
+    Raises:
+        Unavailable: no gateway gives them. InvalidDocument: they are not those that the task committed to.
+        InvalidArtifact: they are not the architecture's.
+    """
+    reference = task.initial_parameters
+    if reference is None:
+        return None
+    _, cid = parse_link(f"http://initial/ipfs/{reference.cid}")
+    data = fetch(cid, task.data.gateways, max_bytes=model_size_bound(task.architecture))
+    if sha256(data) != unhex(reference.sha256):
+        raise InvalidDocument("the initial parameters are not those the task committed to")
+    return decode_model(data, task.architecture)
 
 
 def fetch_test(task: TaskDocument, block_hash: bytes, gateways: Sequence[str]) -> list[Fragment]:

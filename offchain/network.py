@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from offchain.committee import Committee
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
@@ -25,6 +26,7 @@ from protocol.typed_data import Domain
 
 TIMEOUT_S: Final = 10.0
 ORDER_WAIT_S: Final = 20.0
+ANSWER_DEADLINE_S: Final = 60.0
 MAX_ATTEMPTS: Final = 8
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
@@ -116,36 +118,56 @@ class Network:
             f"no aggregator answers ({'; '.join(failures)}); is the network up? see `dtn devnet status`"
         )
 
-    def agreed(self, path: str, select: Callable[[Any], Any]) -> Any:
+    def agreed(self, path: str, select: Callable[[Any], Any], committee: Committee | None = None) -> Any:
         """An answer on which f + 1 aggregators agree in what ``select`` picks: one of them is honest.
 
+        Args:
+            committee: the committee in force, if the chain could be asked; its members are asked at the APIs
+                they registered. The network file's aggregators are asked if that is not given, or names too few.
+
         Raises:
-            NetworkError: too few answer, or they contradict each other.
+            NetworkError: too few are known, too few answer, or they contradict each other.
         """
-        need = (len(self.file.aggregators) - 1) // 3 + 1
+        listed = tuple(dict.fromkeys(url.rstrip("/") for url in self.file.aggregators))
+        committee = committee or Committee(len(listed), listed)
+        need = committee.enough
+        urls = committee.apis if len(committee.apis) >= need else listed
+        if len(urls) < need:
+            raise NetworkError(
+                f"{need} of {committee.size} aggregators must give the same answer, and the APIs of only "
+                f"{len(urls)} are known: list more in the network file (`dtn network create` writes one), or "
+                "wait until the members have registered theirs"
+            )
         found: dict[str, list[Any]] = {}
         refusal: ProtocolError | None = None
-        for url in self.file.aggregators:
+        for url in urls:
             try:
                 answer = self._ask("GET", url + path)
-            except httpx.HTTPError:
+                group = found.setdefault(json.dumps(select(answer), sort_keys=True), [])
+            except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError):
+                # Down, or not an answer to the question: either way this member has no say.
                 continue
             except (NotFound, LedgerRefused) as reason:
                 refusal = reason
                 continue
-            group = found.setdefault(json.dumps(select(answer), sort_keys=True), [])
             group.append(answer)
             if len(group) >= need:
                 return answer
         if refusal is not None and not found:
             raise refusal
-        raise NetworkError(f"fewer than {need} aggregators give the same answer to {path}; try again later")
+        raise NetworkError(
+            f"fewer than {need} of {committee.size} aggregators give the same answer to {path}; try again later"
+        )
 
     def _ask(self, method: str, url: str, **arguments: Any) -> Any:
+        deadline_s = time.monotonic() + ANSWER_DEADLINE_S
         with self._client.stream(method, url, **arguments) as response:
             data = bytearray()
             for chunk in response.iter_bytes():
                 data += chunk
+                # The timeout bounds each wait only: an aggregator that drips its bytes would hold us for ever.
+                if time.monotonic() > deadline_s:
+                    raise httpx.ReadTimeout(f"{url} took more than {ANSWER_DEADLINE_S:.0f} s")
                 if len(data) > MAX_ANSWER_BYTES:
                     raise httpx.ReadError(f"{url} answers with more than {MAX_ANSWER_BYTES} bytes")
         try:

@@ -1,4 +1,4 @@
-"""``dtn put``, ``get``, ``orders``, ``order``, ``account``, ``claim``, ``cancel``, ``nodes``, ``status``."""
+"""``dtn put``, ``get``, ``orders``, ``order``, ``account``, ``claim``, ``cancel``, ``reclaim``, ``nodes``, …"""
 
 from __future__ import annotations
 
@@ -226,6 +226,17 @@ def cancel(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> 
         print_json(answer)
         return
     console.print("cancelled; the refund comes with the next settlement")
+
+
+def reclaim(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Take back the escrow of an order that the network let lapse; needs the chain alone."""
+    client, _ = client_of(config)
+    back = client.reclaim(parse_id(oid, 32, "an OID"))
+    if as_json:
+        tx = "0x" + back.transaction_hash.hex()
+        print_json({"oid": oid, "amount_wei": str(back.amount_wei), "tx": tx, "gas_used": back.gas_used})
+        return
+    console.print(f"{tokens(back.amount_wei)} tokens are back")
 
 
 def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:

@@ -123,13 +123,17 @@ def aggregator_app() -> typer.Typer:
         chain = _chain(settings.rpc_url, settings.book(), key)
         _register(chain, key, Role.AGGREGATOR, stake, where, LinkKey.derive(key).public, as_json)
 
-    @app.command(help="Start to take stake out.")
+    @app.command(
+        help="Start to take stake out; it is released after the unbonding time (then `aggregator withdraw`)."
+    )
     def unregister(config: Config, amount: Amount = None, as_json: JsonFlag = False) -> None:
-        from aggregator.config import AggregatorConfig
+        chain, key = _chain_of_aggregator(config)
+        _unregister(chain, key, Role.AGGREGATOR, amount, as_json)
 
-        settings = AggregatorConfig.read(config)
-        key = settings.key()
-        _unregister(_chain(settings.rpc_url, settings.book(), key), key, Role.AGGREGATOR, amount, as_json)
+    @app.command(help="Take released stake home.")
+    def withdraw(config: Config, as_json: JsonFlag = False) -> None:
+        chain, key = _chain_of_aggregator(config)
+        _withdraw(chain, key, Role.AGGREGATOR, as_json)
 
     return app
 
@@ -177,6 +181,14 @@ def _chain_of(name: str, config: Path) -> tuple[ChainClient, Key]:
     settings = _settings(name, config)
     file = NetworkFile.read(settings.network)
     return _chain(file.rpc_url, file.address_book, settings.key()), settings.key()
+
+
+def _chain_of_aggregator(config: Path) -> tuple[ChainClient, Key]:
+    from aggregator.config import AggregatorConfig
+
+    settings = AggregatorConfig.read(config)
+    key = settings.key()
+    return _chain(settings.rpc_url, settings.book(), key), key
 
 
 def _register(

@@ -7,22 +7,36 @@ releases the test set when training closes. `Client.get` fetches the winning mod
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.task_file import TaskFile, load_samples
+from offchain.committee import Committee, read_committee
 from offchain.config import read_key
 from offchain.network import Network, NetworkFile
-from offchain.storage import EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
+from offchain.models.artifact import decode_model
+from offchain.storage import Cid, EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
+from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import Key, sha256
-from protocol.errors import InvalidDocument
+from protocol.errors import ChainError, InvalidArtifact, InvalidDocument
 from protocol.rewards import bps_of
-from protocol.task import BlockHashSplit, FragmentReference, NamedSplit, TaskDocument, make_task
+from protocol.task import (
+    BlockHashSplit,
+    FragmentReference,
+    InitialParameters,
+    NamedSplit,
+    TaskDocument,
+    make_task,
+)
 from protocol.transactions import Order, data_root, order_id
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -42,6 +56,15 @@ class PlacedOrder:
 
     oid: bytes
     order: Order
+    transaction_hash: bytes
+    gas_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """An escrow that came back."""
+
+    amount_wei: int
     transaction_hash: bytes
     gas_used: int
 
@@ -126,6 +149,8 @@ class Client:
         cid = store.put(document.canonical())
         OrderRecords(self.data_dir).prepare(document)
         store.publish(cid)
+        if document.initial_parameters is not None:
+            store.publish(Cid.parse(document.initial_parameters.cid))
         return PreparedTask(document, link_to(gateway, cid))
 
     def _store(self) -> EmbeddedStore:
@@ -150,6 +175,7 @@ class Client:
             {
                 "title": task.title,
                 "architecture": architecture.model_dump(mode="json"),
+                "initial_parameters": _initial_parameters(task, architecture, store),
                 "data": {
                     "classes": samples.classes,
                     "fragments": [reference.model_dump() for reference in references],
@@ -166,16 +192,19 @@ class Client:
     def get(self, oid: bytes) -> tuple[bytes, Json]:
         """The winning model's file, and what the network says of it (PoT ``Get``).
 
-        f + 1 aggregators must name the same winner, MID and links, and the file must have that hash.
+        f + 1 members of the committee must name the same winner, MID and links, and the file must have that
+        hash. How many that are, and where they are, the chain says; the network file, while it does not answer.
 
         Raises:
             NotFound, LedgerRefused: no such order, or no winner (yet).
+            NetworkError: too few aggregators are known, or agree.
             Unavailable: the file is not to be had.
         """
         answer = self.network.agreed(
             f"/v1/orders/0x{oid.hex()}/model",
             # Size and links too: the last to agree could otherwise send everybody to dead links.
             lambda a: (a["mid"], a["winner"], a["score"], a["sizeBytes"], a["links"]),
+            self._committee(),
         )
         failures = []
         for link in answer["links"]:
@@ -190,6 +219,15 @@ class Client:
             failures.append(f"{link} is another file than the winner's")
         raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
 
+    def _committee(self) -> Committee | None:
+        try:
+            return read_committee(self.chain())
+        except ChainError as reason:
+            log.warning("%s; trusting the network file to list the whole committee", reason)
+            return None
+
+    # Money -----------------------------------------------------------------------------------------
+
     def claim(self, account: bytes) -> tuple[int, list[int]]:
         """Pay out every settled credit of ``account`` (anyone may); returns the sum in wei and the epochs."""
         answer = self.network.get(f"/v1/accounts/0x{account.hex()}")
@@ -202,6 +240,48 @@ class Client:
         proofs = [[bytes.fromhex(item[2:]) for item in credit["proof"]] for credit in due]
         chain.claim(account, epochs, amounts, proofs)
         return sum(amounts), epochs
+
+    def reclaim(self, oid: bytes) -> Reclaimed:
+        """Take back the escrow of an own order that the network let lapse (``OrderBook.reclaim``).
+
+        Raises:
+            InvalidDocument: nothing is there to take back, or not by this account, or not yet; says when.
+            ChainError: the chain refused.
+        """
+        chain = self.chain()
+        client, amount, due_s = chain.escrow_of(oid)
+        if not due_s:
+            raise InvalidDocument(f"no order 0x{oid.hex()} was ever placed on this chain; check the OID")
+        if not amount:
+            raise InvalidDocument(
+                f"order 0x{oid.hex()} holds no escrow any more: it was settled or reclaimed; see `dtn order`"
+            )
+        if self.key is None or client != self.key.address:
+            raise InvalidDocument(
+                f"only its client 0x{client.hex()} can take the escrow of this order back; use that key"
+            )
+        left_s = due_s - chain.time_s()
+        if left_s > 0:
+            due = datetime.fromtimestamp(due_s, UTC).isoformat(sep=" ", timespec="seconds")
+            raise InvalidDocument(
+                f"the network may settle this order until {due}; try again then, in {timedelta(seconds=left_s)}"
+            )
+        receipt = chain.reclaim(oid)
+        return Reclaimed(amount, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
+
+
+def _initial_parameters(task: TaskFile, architecture: Architecture, store: EmbeddedStore) -> Json | None:
+    """Keep the model to start from, if the task names one; raises `InvalidDocument` for one that does not fit."""
+    if task.initial is None:
+        return None
+    try:
+        data = task.initial.read_bytes()
+        decode_model(data, architecture)
+    except OSError as reason:
+        raise InvalidDocument(f"cannot read {task.initial}: {reason.strerror}") from reason
+    except InvalidArtifact as reason:
+        raise InvalidDocument(f"{task.initial} is no model of this task's architecture: {reason}") from reason
+    return InitialParameters(sha256="0x" + sha256(data).hex(), cid=str(store.put(data))).model_dump()
 
 
 def _check_bounds(task: TaskFile, reward_wei: int, deposit_wei: int, parameters: Any) -> None:

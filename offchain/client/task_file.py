@@ -6,7 +6,8 @@
     metric: accuracy
     windows: {train_s: 60, validate_s: 20, challenge_s: 20}
     test: {fragments: 3, of: 15}              # the order's block picks which 3
-    baseline: 0.90                            # optional: below it nobody is paid
+    baseline: 0.90                            # optional: nobody is paid for a model that does not beat it
+    initial: model.safetensors                # optional: where training starts; of the same architecture
 
 Unknown keys are errors. Everything is checked before any money moves.
 """
@@ -109,6 +110,7 @@ class TaskFile(_Part):
     windows: Windows
     test: Test = Test(fragments=3)
     baseline: Annotated[Decimal, Field(allow_inf_nan=False)] | None = None
+    initial: Path | None = None
     hints: dict[str, str] = {}
 
     @property
@@ -151,9 +153,11 @@ def read_task_file(path: Path) -> TaskFile:
         first = reason.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
         raise InvalidDocument(f"{path}: {where}: {first['msg']}") from reason
+    folder = path.resolve().parent
     if task.data.npz is not None:
-        npz = path.resolve().parent / task.data.npz
-        return task.model_copy(update={"data": Source(npz=npz)})
+        task = task.model_copy(update={"data": Source(npz=folder / task.data.npz)})
+    if task.initial is not None:
+        task = task.model_copy(update={"initial": folder / task.initial})
     return task
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offchain.config import ProviderConfig
-from offchain.material import fetch_task, fetch_training, unhex
+from offchain.material import fetch_initial, fetch_task, fetch_training, unhex
 from offchain.network import LedgerRefused, NetworkError
 from offchain.provider.claims import ClaimedModels
 from offchain.storage import InvalidCid, Unavailable
@@ -115,12 +115,16 @@ class Job:
                 if count > self._config.max_parameters:
                     raise Declined(f"{count} parameters are more than this provider trains")
                 fragments = fetch_training(document, unhex(self._detail["blockHash"]))
+                initial = fetch_initial(document)
             except (Unavailable, InvalidCid) as reason:
                 log.debug("waiting for the data of %s: %s", self.oid, reason)
                 self._actor.stopping.wait(FETCH_RETRY_S)
                 continue
             return TrainingTask(
-                architecture=document.architecture, fragments=fragments, metric=document.metric
+                architecture=document.architecture,
+                fragments=fragments,
+                metric=document.metric,
+                initial=initial,
             )
         log.warning("the data of order %s was not to be had before its deadline", self.oid)
         return None

@@ -136,9 +136,13 @@ class ChainClient:
             return tuple(bytes.fromhex(member[2:]) for member in self.committee.functions.members().call())
 
     def endpoint_of(self, account: bytes) -> tuple[str, bytes]:
-        """A node's registered endpoint and link key."""
+        """A node's registered endpoint and link key; both empty if its text is not UTF-8, as for one without."""
         with chain_errors("cannot read the node registry"):
-            endpoint, link_key = self.registry.functions.endpointOf(to_checksum_address(account)).call()
+            try:
+                endpoint, link_key = self.registry.functions.endpointOf(to_checksum_address(account)).call()
+            except UnicodeDecodeError:
+                # Its own doing, which must not keep anybody from reading the other nodes' endpoints.
+                return "", bytes(32)
         return str(endpoint), bytes(link_key)
 
     def stake_of(self, account: bytes, role: Role) -> tuple[int, int, int]:
@@ -210,6 +214,20 @@ class ChainClient:
         """Escrow an order's reward and deposit; returns the receipt of ``OrderBook.put``."""
         self.approve(self.book.orders, order.reward + order.deposit)
         return self.send(self.orders.functions.put(order_tuple(order)), "the order was not placed")
+
+    def escrow_of(self, oid: bytes) -> tuple[bytes, int, int]:
+        """Client of an order, escrow still held in wei, and from when it may be reclaimed (Unix seconds).
+
+        All zero for an order that was never placed.
+        """
+        with chain_errors("cannot read the order book"):
+            client, amount, due = self.orders.functions.escrowOf(oid).call()
+        return bytes.fromhex(client[2:]), int(amount), int(due)
+
+    def time_s(self) -> int:
+        """The chain's time: the timestamp of its latest block, Unix seconds."""
+        with chain_errors("cannot read the chain's head"):
+            return int(self.web3.eth.get_block("latest")["timestamp"])
 
     def reclaim(self, oid: bytes) -> Any:
         """Take back the escrow of an order that nobody settled."""

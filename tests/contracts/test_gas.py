@@ -1,4 +1,4 @@
-"""What a settlement costs each credited account, with 30 of 30 signatures and in steady state.
+"""What a settlement costs each credited account, with 30 of 30 signatures and in steady state; and the largest one.
 
 The limits are the figures of the design. Gas is the receipt's, calldata and all. The first settlement of
 a deployment is not counted, because it alone turns the number of the last report from zero to one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ape import networks as ape_networks
 from contract_network import (
     TOKEN,
     Network,
@@ -17,10 +18,19 @@ from contract_network import (
     make_order,
     make_report,
     pack_credits,
+    pack_entry,
     proof_of,
     sign,
 )
 
+from aggregator.ledger.settlement import (
+    MAX_REPORT_CREDITS,
+    MAX_REPORT_ORDERS,
+    MAX_REPORT_RELEASES,
+    MAX_REPORT_SLASHES,
+)
+from aggregator.ledger.tasks.disputes import MAX_JURORS
+from aggregator.ledger.tasks.open_transactions import MAX_CLAIMS, MAX_VALIDATIONS
 from protocol.crypto import keccak256
 
 COMMITTEE_SIZE = 30
@@ -73,3 +83,72 @@ def test_a_credit_costs_little(large: Network, client: Any, count: int, limit: i
     )
     print(f"its claim: {claimed.gas_used} gas with a proof of {len(proof)} nodes")
     assert large.token.balanceOf(beneficiary) == amount
+
+
+STAKES_SLOT = 1
+"""Where ``NodeRegistry`` keeps its stakes; `stake_directly` checks that it is still so."""
+STAKE_WEI = 2 * TOKEN + 12345
+SLASH_WEI = STAKE_WEI + TOKEN + 2345
+"""More than is bonded, so that the rest comes from what is unbonding."""
+RELEASE_WEI = TOKEN + 345
+
+
+def stake_directly(network: Network, names: list[bytes], bonded: int, unbonding: int) -> list[bytes]:
+    """Give many accounts a stake as provider by writing the registry's storage, a thousand times faster."""
+    accounts = sorted(keccak256(name)[12:] for name in names)
+    for account in accounts:
+        inner = keccak256(account.rjust(32, b"\0") + STAKES_SLOT.to_bytes(32, "big"))
+        slot = keccak256((1).to_bytes(32, "big") + inner)
+        word = (unbonding << 96 | bonded).to_bytes(32, "big")
+        ape_networks.provider.make_request(
+            "anvil_setStorageAt", [network.registry.address, "0x" + slot.hex(), "0x" + word.hex()]
+        )
+    assert tuple(network.registry.stakeOf("0x" + accounts[-1].hex(), 1)) == (bonded, unbonding, 0)
+    return accounts
+
+
+ORDER_PARTIES = MAX_CLAIMS + 2 * MAX_VALIDATIONS + 1
+"""Providers, validators, one challenger per validation, and the client."""
+ORDER_JURORS = 2 * (MAX_JURORS + ORDER_PARTIES)
+"""In each of two rounds the heaviest stakes; who is a party to one model may sit in judgement on another."""
+ORDER_SLASHES = MAX_CLAIMS + 2 * MAX_VALIDATIONS
+ORDER_CREDITS = ORDER_PARTIES + ORDER_JURORS + COMMITTEE_SIZE + 1
+
+
+@pytest.mark.parametrize(
+    ("order_count", "credit_count", "slash_count"),
+    [
+        pytest.param(MAX_REPORT_ORDERS, MAX_REPORT_CREDITS, MAX_REPORT_SLASHES, id="many orders"),
+        pytest.param(1, ORDER_CREDITS, ORDER_SLASHES, id="the one order with most to settle"),
+    ],
+)
+def test_the_largest_report_that_the_ledger_makes_fits_one_transaction(
+    large: Network, deployer: Any, client: Any, order_count: int, credit_count: int, slash_count: int
+) -> None:
+    """Every order, credit, slash and release that a report may have, each touching storage of its own."""
+    oids = []
+    for nonce in range(order_count):
+        order = make_order(client, nonce=10_000 * order_count + nonce)
+        large.orders.put(order, sender=client)
+        oids.append(bytes(large.orders.oidOf(order)))
+    slashed, released = (
+        stake_directly(
+            large, [b"%b %d of %d" % (why, n, order_count) for n in range(count)], STAKE_WEI, STAKE_WEI
+        )
+        for why, count in ((b"slash", slash_count), (b"release", MAX_REPORT_RELEASES))
+    )
+    large.token.transfer(large.registry, 10**6 * TOKEN, sender=deployer)
+    report = make_report(
+        large,
+        orders=b"".join(sorted(oids)),
+        slashes=b"".join(pack_entry(account, 1, SLASH_WEI) for account in slashed),
+        releases=b"".join(pack_entry(account, 1, RELEASE_WEI) for account in released),
+        credits=pack_credits(earnings(credit_count, order_count * 105 * TOKEN + slash_count * SLASH_WEI)),
+    )
+    signatures = sign(large, report, committee_keys(COMMITTEE_SIZE))
+    receipt = large.settlement.update(report, 2**COMMITTEE_SIZE - 1, signatures, sender=client)
+    print(
+        f"\n{order_count} orders, {credit_count} credits, {slash_count} slashes, {len(released)} releases: "
+        f"{receipt.gas_used} gas, {receipt.gas_used * 100 // GAS_LIMIT} % of one transaction's"
+    )
+    assert receipt.gas_used <= GAS_LIMIT * 9 // 10, "a tenth is left for larger committees and amounts"

@@ -8,7 +8,7 @@ from aggregator.ledger.settlement import MAX_REPORT_RELEASES
 from aggregator.ledger.tasks.open_records import Phase
 from protocol.chain_events import Staked, UnstakeRequested
 from protocol.crypto import keccak256
-from protocol.parameters import TOKEN_WEI
+from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import INVALID_SCORE, Cancel, Claim, ClaimReveal, Validation, Verdict
 from tests.ledger.world import DEPOSIT, REWARD, STAKE, World, answer, mid, salt, who
@@ -593,3 +593,25 @@ def test_a_cycle_takes_in_no_more_slashes_than_one_settlement_can_apply(
     world.wait_out(first)
     report = world.state.report
     assert report is not None and len(report.orders) == 1 and len(world.state.sealed) == 1
+
+
+def test_an_order_too_large_for_a_shared_report_has_one_of_its_own_and_blocks_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.ledger.settlement.MAX_REPORT_SLASHES", 1)
+    monkeypatch.setattr("aggregator.ledger.settlement.MAX_REPORT_CREDITS", 1)
+    large, small = world.place(), world.place()
+    for oid, number in ((large, 0), (large, 1), (large, 2), (small, 0)):
+        world.claim(f"provider{number}", oid, "m", 1)
+    world.wait_out(large)
+    for oid in (large, small):
+        world.release(oid)
+    world.wait_out(large)
+    for oid, slashes in ((large, 3), (small, 1)):
+        if world.state.report is None:
+            world.wait(DEFAULTS["update_s"])
+        report = world.state.report
+        assert report is not None and report.orders == (oid,) and len(report.slashes) == slashes
+        assert len(report.credits) > 1
+        world.settle()
+    assert not world.state.sealed and not world.state.table

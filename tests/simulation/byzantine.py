@@ -39,6 +39,8 @@ class _Liar:
     def __init__(self, members: Members, index: int, key: Key, choose: random.Random) -> None:
         self.members, self.index, self.key, self.choose = members, index, key, choose
         self.sent: list[LinkMessage] = []
+        self.other: dict[tuple[int, int], bytes] = {}
+        """Equivocation: the digest of the other story, by view and sequence number."""
 
     def _vote(self, kind: VoteKind, view: int, sequence: int, digest: bytes) -> Vote:
         return cast(self.members.domain, self.key, self.index, kind, view, sequence, digest)
@@ -55,19 +57,24 @@ class _Liar:
         return [self.sent.pop(self.choose.randrange(len(self.sent)))]
 
     def equivocating(self, message: LinkMessage, to: int) -> list[LinkMessage]:
-        """Tells odd members another story, and sometimes the same member first one and then the other."""
-        if to % 2 == (self.choose.random() < 0.7):
-            return [message]
+        """Tells one victim another story; afterwards, sometimes, tells it to the others as well."""
+        victim = (self.index + 2) % self.members.count
+        again = [self.choose.choice(self.sent)] if self.sent and self.choose.random() < 0.3 else []
         if isinstance(message, PrePrepare):
-            return [self._other_proposal(message)]
+            other = self._other_proposal(message)
+            self.sent = [*self.sent[-3:], other]
+            return [other if to == victim else message, *again]
+        if to != victim:
+            return [message, *again]
         if isinstance(message, Vote) and message.kind in (VoteKind.PREPARE, VoteKind.COMMIT):
-            digest = self.choose.choice((message.digest[::-1], NULL_DIGEST, message.digest))
-            return [message, self._vote(message.kind, message.view, message.sequence, digest)]
+            digest = self.other.get((message.view, message.sequence), message.digest[::-1])
+            return [self._vote(message.kind, message.view, message.sequence, digest)]
         return [message]
 
     def _other_proposal(self, message: PrePrepare) -> PrePrepare:
         batch = msgspec.structs.replace(message.batch, timestamp_ms=message.batch.timestamp_ms + 1)
         vote = self._vote(VoteKind.PRE_PREPARE, message.vote.view, message.vote.sequence, batch.digest())
+        self.other[(message.vote.view, message.vote.sequence)] = vote.digest
         return PrePrepare(vote, batch)
 
     def forging(self, message: LinkMessage, to: int) -> list[LinkMessage]:

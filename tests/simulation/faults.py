@@ -24,6 +24,12 @@ LIES = (
 """The menu; see `tests.simulation.byzantine`."""
 
 
+def _lie(choose: random.Random, index: int) -> str:
+    # Member 0 is primary when the run begins; 1 and 2 start the views that others had to leave.
+    worst = "equivocating" if index == 0 else "new_view"
+    return worst if index < 3 and choose.random() < 0.3 else choose.choice(LIES)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
     """One seed's parameters; times in milliseconds, shares between 0 and 1."""
@@ -68,7 +74,7 @@ class Faults:
         return cls(
             seed=seed,
             members=members,
-            liars=tuple((index, choose.choice(LIES)) for index in sorted(liars)),
+            liars=tuple((index, _lie(choose, index)) for index in sorted(liars)),
             loss=choose.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
             duplication=choose.choice((0.0, 0.02, 0.2)),
             delay_ms=choose.choice(((1, 5), (5, 60), (30, 300))),

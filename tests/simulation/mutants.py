@@ -120,7 +120,15 @@ class DigestUnchecked(Replica):
 
 
 class SecondProposalTaken(Replica):
-    """A later proposal for the same number replaces the first."""
+    """Later proposals and votes for the same number replace the first ones."""
+
+    def _on_vote(self, vote: Vote) -> None:
+        slot = self._slots.get(vote.sequence)
+        if slot is not None:
+            known = slot.votes(vote.kind).get(vote.signer)
+            if known is not None and known.digest != vote.digest:
+                del slot.votes(vote.kind)[vote.signer]
+        super()._on_vote(vote)
 
     def _on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         slot = self._slots.get(message.vote.sequence)
