@@ -37,6 +37,7 @@ test: lint types test-contracts test-python
 
 lint: install
 	ruff check .
+	ruff format --check .
 	forge fmt --check
 
 types: install

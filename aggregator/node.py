@@ -58,13 +58,16 @@ from aggregator.pbft.messages import (
     Forward,
     LinkMessage,
     ReportSignature,
+    header_of,
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import BecameCommitted
 from aggregator.pbft.replica import Replica
 from aggregator.proposals import block_of, fault_in
+from protocol.certificate import CommitSignature, TransactionCertificate, place_leaf
 from protocol.crypto import Key
 from protocol.errors import ChainError, ProtocolError
+from protocol.merkle import proof
 
 log = logging.getLogger(__name__)
 
@@ -417,6 +420,36 @@ class Aggregator:
             if forward:
                 self._send(None, Forward(data))
         return tx_id, None
+
+    def certificate(self, tx_id: bytes) -> TransactionCertificate | None:
+        """Proof of where a transaction was ordered; none if this member does not know."""
+        ordered = self.results.get(tx_id)
+        committed = self._journal.committed(ordered.sequence) if ordered is not None else None
+        if committed is None:
+            return None
+        transactions = committed.batch.transactions
+        ids = [self._id_of(data) for data in transactions]
+        if tx_id not in ids:
+            return None
+        index = ids.index(tx_id)
+        leaves = [place_leaf(place, data) for place, data in enumerate(transactions)]
+        return TransactionCertificate(
+            view=committed.certificate[0].view,
+            sequence=committed.sequence,
+            header=header_of(committed.batch),
+            index=index,
+            path=tuple(proof(leaves, index)),
+            signatures=tuple(
+                CommitSignature(member=vote.signer, signature=vote.signature)
+                for vote in committed.certificate
+            ),
+        )
+
+    def _id_of(self, data: bytes) -> bytes | None:
+        try:
+            return authenticated(self.members.domain, data)[1]
+        except ProtocolError:
+            return None
 
     async def outcome(self, tx_id: bytes, timeout_s: float) -> OrderedResult | None:
         """What became of a transaction, waiting at most ``timeout_s`` for it to be ordered."""

@@ -20,6 +20,7 @@ from aggregator.ledger.tasks.open_records import OpenTask
 from aggregator.ledger.transition import ACCEPTED
 from aggregator.mempool import PoolFull
 from aggregator.node import Aggregator, OrderedResult, now_ms
+from protocol.certificate import certificate_to_json
 from protocol.errors import ProtocolError
 from protocol.transactions import MAX_TRANSACTION_BYTES, transaction_from_json
 
@@ -182,7 +183,7 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
         if refusal is not None:
             raise refusal
         ordered = await node.outcome(tx_id, wait_s) if wait_s else node.results.get(tx_id)
-        answer = _transaction(tx_id, ordered)
+        answer = _transaction(node, tx_id, ordered)
         if ordered is not None and ordered.result.code != ACCEPTED:
             raise ApiError(409, ordered.result.code, ordered.result.reason)
         return JSONResponse(answer, status_code=200 if ordered else 202)
@@ -194,7 +195,7 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
         ordered = node.results.get(wanted)
         if ordered is None and wanted not in node.mempool:
             raise ApiError(404, "UnknownTransaction", f"no transaction {tx_id} is known here")
-        return _transaction(wanted, ordered)
+        return _transaction(node, wanted, ordered)
 
     @app.get("/healthz")
     async def health() -> Response:
@@ -234,14 +235,15 @@ def _admit(node: Aggregator, document: object) -> tuple[bytes, ApiError | None]:
     return tx_id, None
 
 
-def _transaction(tx_id: bytes, ordered: OrderedResult | None) -> Json:
+def _transaction(node: Aggregator, tx_id: bytes, ordered: OrderedResult | None) -> Json:
     if ordered is None:
         return {"id": views.hexed(tx_id), "status": "waiting"}
-    result = ordered.result
+    result, certificate = ordered.result, node.certificate(tx_id)
     return {
         "id": views.hexed(tx_id),
         "status": "accepted" if result.code == ACCEPTED else "refused",
         "code": result.code,
         "reason": result.reason,
         "sequence": ordered.sequence,
+        "certificate": certificate_to_json(certificate) if certificate else None,
     }

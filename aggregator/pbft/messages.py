@@ -12,6 +12,7 @@ Source: Castro and Liskov 1999, sections 4.2 to 4.5.
 
 from __future__ import annotations
 
+import functools
 from enum import IntEnum
 from typing import Annotated, Final
 
@@ -19,9 +20,10 @@ import msgspec
 from msgspec import Meta
 
 from protocol import typed_data
+from protocol.certificate import BatchHeader, SignedVote, places_root
 from protocol.crypto import Key, keccak256, recover
 from protocol.errors import InvalidEncoding, InvalidSignature
-from protocol.typed_data import Bytes32, Domain, Signature, Typed, Uint8, Uint64
+from protocol.typed_data import Bytes32, Domain, Signature
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 MAX_BATCH_TRANSACTIONS: Final = 2048
@@ -42,15 +44,6 @@ class VoteKind(IntEnum):
     CHECKPOINT = 4
     VIEW_CHANGE = 5
     NEW_VIEW = 6
-
-
-class SignedVote(Typed, frozen=True, kw_only=True):
-    """The EIP-712 struct behind every signature of an aggregator."""
-
-    kind: Uint8
-    view: Uint64
-    sequence: Uint64
-    digest: Bytes32
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -75,8 +68,22 @@ class Batch(Message, frozen=True):
     transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BATCH_TRANSACTIONS)] = ()
 
     def digest(self) -> bytes:
-        """Keccak-256 of the canonical encoding, 32 bytes."""
-        return keccak256(_ENCODER.encode(self))
+        """What members vote on, 32 bytes: see `protocol.certificate.BatchHeader`."""
+        return header_of(self).digest()
+
+
+@functools.lru_cache(maxsize=512)
+def header_of(batch: Batch) -> BatchHeader:
+    """A batch's header; asked for often, by everyone who votes on the batch or checks its certificate."""
+    origin = batch.origin
+    return BatchHeader(
+        timestamp_ms=batch.timestamp_ms,
+        origin=bytes(32) if origin is None else keccak256(_ENCODER.encode(origin)),
+        events_count=len(batch.chain_events),
+        events_root=places_root(batch.chain_events),
+        transactions_count=len(batch.transactions),
+        transactions_root=places_root(batch.transactions),
+    )
 
 
 class Vote(Message, frozen=True, tag="vote"):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aggregator.pbft.messages import Committed, Prepared, StableCheckpoint, Vote, VoteKind, verify_vote
+from protocol.certificate import quorum
 from protocol.errors import ProtocolError
 from protocol.typed_data import Domain
 
@@ -40,7 +41,7 @@ class Members:
     @property
     def quorum(self) -> int:
         """``ceil((n + f + 1) / 2)``."""
-        return (self.count + self.faults + 2) // 2
+        return quorum(self.count)
 
     def primary(self, view: int) -> int:
         """Index of the member that orders batches in ``view``."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aggregator.ledger.root import state_root
+from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain_events import Settled
 from protocol.crypto import commitment, keccak256
 from protocol.merkle import credit_leaf, root, verify
@@ -20,6 +21,7 @@ from protocol.transactions import (
     ClaimReveal,
     claim_body,
     sign_transaction,
+    transaction_from_json,
     transaction_to_json,
 )
 from tests.api.network import Network, assert_error, running
@@ -134,6 +136,24 @@ def test_orders_come_by_reward_per_second_of_training(tmp_path: Path) -> None:
 
 
 # Transactions ------------------------------------------------------------------------------------------
+
+
+def test_an_answer_about_a_transaction_carries_proof_of_its_order(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        oid = await net.place()
+        document = signed("provider0", Claim, 500, oid=oid, commitment=b"\x01" * 32)
+        answer = (await net.http.post("/v1/transactions", json=document, params={"wait_s": 20})).json()
+        certificate = certificate_from_json(answer["certificate"])
+        data = transaction_from_json(document).encode()
+        members = net.node.members.addresses
+        certificate.verify(DOMAIN, members, data)
+        assert certificate.sequence == answer["sequence"]
+        with pytest.raises(InvalidCertificate):
+            certificate.verify(DOMAIN, members, data[:-1])
+        with pytest.raises(InvalidCertificate):
+            certificate.verify(DOMAIN, (who("provider0"),), data)
+
+    run(tmp_path, scenario)
 
 
 def test_a_transactions_way_is_answered_and_can_be_asked_for_later(tmp_path: Path) -> None:

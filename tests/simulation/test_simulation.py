@@ -14,7 +14,7 @@ from tests.simulation.world import World
 
 SLICE = 60
 QUICK_SEEDS = 12
-"""Within these, the mutants named below are caught; the whole table is `python -m tests.simulation.mutants`."""
+"""Within these the mutants below are caught; the whole table: `python -m tests.simulation.mutants`."""
 QUICK = (
     "QuorumOffByOne",
     "SignaturesUnchecked",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State, genesis
 from aggregator.ledger.transition import ACCEPTED, apply_block, check, next_deadline_ms
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.agreement import Limits, StateDiverged
 from aggregator.pbft.events import (
     Broadcast,
     Deliver,
@@ -344,6 +344,8 @@ class World:
         except _Crash:
             self._crash(machine)
             return
+        except StateDiverged as reason:
+            raise Violation(f"member {machine.index}: {reason}") from reason
         if machine.bend is None:
             self.checkers.bounded(machine.index, machine.replica)
 
