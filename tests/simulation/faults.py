@@ -7,7 +7,7 @@ skew and partition on top of that, which costs progress but must never cost safe
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 LIES = (
     "silent",
@@ -65,6 +65,25 @@ class Faults:
     def draw(cls, seed: int) -> Faults:
         """All parameters of one seed."""
         choose = random.Random(f"faults {seed}")
+        drawn = cls._anything(seed, choose)
+        return drawn._treason(choose) if choose.random() < 0.2 else drawn
+
+    def _treason(self, choose: random.Random) -> Faults:
+        """The worst company for a smallest committee: a two-faced primary while the others keep crashing."""
+        return replace(
+            self,
+            members=4,
+            liars=((0, "equivocating"),),
+            crash_every_ms=choose.choice((300, 700, 1_500)),
+            down_ms=choose.choice((20, 100)),
+            partition_every_ms=0,
+            pause_every_ms=0,
+            loss=min(self.loss, 0.02),
+            delay_ms=choose.choice(((1, 5), (5, 60))),
+        )
+
+    @classmethod
+    def _anything(cls, seed: int, choose: random.Random) -> Faults:
         members = choose.choice((4, 4, 4, 4, 5, 6, 7, 7, 10, 13))
         limit = (members - 1) // 3
         # Liars do most harm as primaries, and those with the lowest indices are primaries first.
