@@ -11,14 +11,15 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from offchain.config import ActorConfig
 from offchain.network import Network, NetworkError, NetworkFile
 from offchain.storage import EmbeddedStore, Gateway
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import keccak256
-from protocol.errors import ProtocolError
+from protocol.errors import ChainError, ProtocolError
+from protocol.roles import Role
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,9 @@ Json = dict[str, Any]
 
 class Actor:
     """Base of the roles: subclass and give `act`."""
+
+    role: ClassVar[Role | None] = None
+    """What the work needs a stake as; none for a client."""
 
     def __init__(self, config: ActorConfig) -> None:
         self.config = config
@@ -69,10 +73,13 @@ class Actor:
             signal.signal(number, lambda *_: self.stopping.set())
         self.gateway.start()
         log.info("%s %s serves files at %s", type(self).__name__.lower(), self.me, self.url)
-        down = False
+        down = looked_at_stake = False
         try:
             while not self.stopping.is_set():
                 try:
+                    if not looked_at_stake:
+                        self.warn_unless_staked()
+                        looked_at_stake = True
                     self.act()
                     if down:
                         log.info("the network answers again")
@@ -84,6 +91,35 @@ class Actor:
                 self.stopping.wait(self.config.poll_s)
         finally:
             self.close()
+
+    def warn_unless_staked(self) -> None:
+        """Say at once what the ledger would say of every piece of work: too little stake."""
+        if self.role is None:
+            return
+        name = self.role.name.lower()
+        need = int(self.network.get("/v1/parameters")[self.role.parameter])
+        stakes = self.network.get(f"/v1/accounts/{self.me}")["stakes"]
+        have = sum(int(stake["bondedWei"]) for stake in stakes if stake["role"] == name)
+        if have >= max(1, need) or self._staked_on_chain() >= max(1, need):
+            return
+        log.warning(
+            "%s has a stake of %d wei as %s and needs %d: its work will be refused; "
+            "run `dtn %s register --config FILE`",
+            self.me,
+            have,
+            name,
+            need,
+            name,
+        )
+
+    def _staked_on_chain(self) -> int:
+        """What the ledger has yet to take in; zero if the chain cannot be asked."""
+        assert self.role is not None, "a client stakes nothing"
+        try:
+            return self.chain().stake_of(self.key.address, self.role)[0]
+        except ChainError as reason:
+            log.debug("%s", reason)
+            return 0
 
     def act(self) -> None:
         """Look at the ledger once and do what is to be done; must not take long."""

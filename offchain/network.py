@@ -122,8 +122,8 @@ class Network:
         """An answer on which f + 1 aggregators agree in what ``select`` picks: one of them is honest.
 
         Args:
-            committee: the committee in force, if the chain could be asked; its members are asked at the APIs
-                they registered. The network file's aggregators are asked if that is not given, or names too few.
+            committee: the committee in force, if the chain could be asked. Its members are asked where they
+                registered; the network file's aggregators, if too few registered or none is given.
 
         Raises:
             NetworkError: too few are known, too few answer, or they contradict each other.
@@ -156,7 +156,8 @@ class Network:
         if refusal is not None and not found:
             raise refusal
         raise NetworkError(
-            f"fewer than {need} of {committee.size} aggregators give the same answer to {path}; try again later"
+            f"fewer than {need} of {committee.size} aggregators give the same answer to {path}; "
+            "try again later"
         )
 
     def _ask(self, method: str, url: str, **arguments: Any) -> Any:
@@ -165,7 +166,7 @@ class Network:
             data = bytearray()
             for chunk in response.iter_bytes():
                 data += chunk
-                # The timeout bounds each wait only: an aggregator that drips its bytes would hold us for ever.
+                # The timeout bounds each wait only: an aggregator that drips would hold us for ever.
                 if time.monotonic() > deadline_s:
                     raise httpx.ReadTimeout(f"{url} took more than {ANSWER_DEADLINE_S:.0f} s")
                 if len(data) > MAX_ANSWER_BYTES:
@@ -176,7 +177,8 @@ class Network:
             raise httpx.ReadError(f"{url} does not answer with JSON") from reason
         if response.is_success:
             return answer
-        error = answer.get("error", {}) if isinstance(answer, dict) else {}
+        error = answer.get("error") if isinstance(answer, dict) else None
+        error = error if isinstance(error, dict) else {}
         code, text = str(error.get("code", "")), str(error.get("reason", ""))
         if response.status_code == 404:
             raise NotFound(text or f"{url} is not known")

@@ -1,4 +1,4 @@
-"""What a node registers as its endpoint: a comma-separated list of URLs, ``tcp://…`` for links, ``http://…`` for all.
+"""What a node registers as its endpoint: URLs with commas between, ``tcp://`` for links, ``http://`` for all.
 
 Guarantees: these functions raise on no text whatever; a node may register any.
 

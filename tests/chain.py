@@ -1,4 +1,4 @@
-"""A real chain for tests: Anvil on a free port with the contracts deployed."""
+"""A real chain for tests: Anvil on a free port with the contracts deployed; and a network without one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from web3 import HTTPProvider, Web3
 
 from dtn.devnet.network import find_anvil, free_port
 from dtn.devnet.processes import wait_until
+from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
 from protocol.chain.deployment import AddressBook, deploy, make_plan
 from protocol.crypto import Key
@@ -40,6 +41,11 @@ class Chain:
         bank.send(bank.token.functions.transfer(to_checksum_address(key.address), amount_wei), "funding")
         return self.client(key)
 
+    def network_file(self, *aggregators: str) -> NetworkFile:
+        """What a user of this chain's contracts needs to know."""
+        rpc_url = str(self.web3.provider.endpoint_uri)  # type: ignore[attr-defined]
+        return NetworkFile(rpc_url=rpc_url, address_book=self.book, aggregators=aggregators)
+
     def mine(self, blocks: int = 1) -> None:
         """Mine empty blocks."""
         self.rpc("anvil_mine", [hex(blocks)])
@@ -47,6 +53,13 @@ class Chain:
     def rpc(self, method: str, params: list[object]) -> object:
         """One raw call to Anvil."""
         return self.web3.provider.make_request(method, params).get("result")  # type: ignore[arg-type]
+
+
+def chainless_network(*aggregators: str) -> NetworkFile:
+    """A network file whose chain does not answer."""
+    contracts = ("parameters", "token", "registry", "orders", "committee", "settlement")
+    book = AddressBook(chain_id=1, block=1, treasury="0x", **dict.fromkeys(contracts, "0x"))
+    return NetworkFile(rpc_url="http://127.0.0.1:1", address_book=book, aggregators=aggregators)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,12 @@ _HEADER: Final = struct.Struct("<IIQ")
 HEADER_BYTES: Final = _HEADER.size
 
 
+WAY_OUT: Final = (
+    "keep this member stopped: one that starts empty forgets its votes. Move it away only while no other "
+    "member is down, and after the others have gone on past this one's last batch (docs/operating.md, Backup)"
+)
+
+
 class JournalDamaged(ProtocolError):
     """Bytes in the middle of the journal are not what was written; a copy must come from peers."""
 
@@ -74,7 +80,7 @@ class Journal:
             self._end = len(MAGIC)
             self._sync_folder()
         elif os.pread(self._fd, len(MAGIC), 0) != MAGIC:
-            raise JournalDamaged(f"{self.path} is not a journal of this version; move it away to start anew")
+            raise JournalDamaged(f"{self.path} is not a journal of this version; {WAY_OUT}")
         else:
             self._end = self._scan(size)
             os.ftruncate(self._fd, self._end)
@@ -96,10 +102,7 @@ class Journal:
             found = self._read(at, size)
             if found is None:
                 if self._was_synced(at, size):
-                    raise JournalDamaged(
-                        f"{self.path} is damaged at byte {at}; move it away and restart: "
-                        "the aggregator then catches up from its peers"
-                    )
+                    raise JournalDamaged(f"{self.path} is damaged at byte {at}; {WAY_OUT}")
                 return at
             _, payload = found
             self._index(at, decode_record(payload))

@@ -161,12 +161,13 @@ class Agreement:
         self._bodies[proposal.vote.digest] = proposal.batch
         self._out.append(Persist(record=Accepted(proposal)))
 
-    def _on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+    def _on_pre_prepare(self, message: PrePrepare) -> None:
         vote = message.vote
         if vote.view != self.view or not self.active or not self._in_window(vote.sequence):
             return
-        if vote.kind is not VoteKind.PRE_PREPARE or vote.signer != self.primary or sender != vote.signer:
-            raise InvalidProof("a proposal comes from the primary of its view")
+        # Who delivered it does not matter: the primary's signature does, and link keys can be registered twice.
+        if vote.kind is not VoteKind.PRE_PREPARE or vote.signer != self.primary:
+            raise InvalidProof("a proposal is signed by the primary of its view")
         slot = self._slot(vote.sequence)
         if slot.proposal is not None:
             if slot.proposal.vote.digest != vote.digest:

@@ -94,7 +94,7 @@ class Replica(Views):
         try:
             match message:
                 case PrePrepare():
-                    self._on_pre_prepare(sender, message)
+                    self._on_pre_prepare(message)
                 case Vote():
                     self._on_vote(message)
                 case ViewChange():

@@ -15,8 +15,8 @@ interface IOrderBook {
     /// @param challengeWindow seconds of the challenge phase
     /// @param taskHash SHA-256 of the canonical task document
     /// @param taskLink where to fetch the task document, at most 512 bytes
-    /// @param dataRoot commitment to the test fragments
-    /// @param baseline score that a claim must beat to be consoled
+    /// @param dataRoot commitment to all data fragments, for training and for testing
+    /// @param baseline score that a model must beat to win or to be consoled
     struct Order {
         address client;
         uint64 nonce;

@@ -1,4 +1,4 @@
-"""``dtn put``, ``get``, ``orders``, ``order``, ``account``, ``claim``, ``cancel``, ``reclaim``, ``nodes``, …"""
+"""``dtn put``, ``get``, ``claim``, ``cancel`` and ``reclaim`` for clients; ``orders`` and such for all."""
 
 from __future__ import annotations
 

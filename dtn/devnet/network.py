@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import os
 import shutil
 import socket
 import sys
@@ -307,7 +308,7 @@ class Devnet:
             "OMP_NUM_THREADS": "1",
             "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
             "JAX_PLATFORMS": "cpu",
-            "DTN_COMPILED": str(self.folder.parent / "compiled"),
+            "DTN_COMPILED": os.environ.get("DTN_COMPILED", str(self.folder.parent / "compiled")),
         }
         self.children.start(name, command, environment)
 

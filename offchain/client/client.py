@@ -18,8 +18,8 @@ from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.task_file import TaskFile, load_samples
 from offchain.committee import Committee, read_committee
 from offchain.config import read_key
-from offchain.network import Network, NetworkFile
 from offchain.models.artifact import decode_model
+from offchain.network import Network, NetworkFile
 from offchain.storage import Cid, EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
@@ -193,7 +193,7 @@ class Client:
         """The winning model's file, and what the network says of it (PoT ``Get``).
 
         f + 1 members of the committee must name the same winner, MID and links, and the file must have that
-        hash. How many that are, and where they are, the chain says; the network file, while it does not answer.
+        hash. The chain says how many that are and where; the network file does while the chain is silent.
 
         Raises:
             NotFound, LedgerRefused: no such order, or no winner (yet).
@@ -264,14 +264,15 @@ class Client:
         if left_s > 0:
             due = datetime.fromtimestamp(due_s, UTC).isoformat(sep=" ", timespec="seconds")
             raise InvalidDocument(
-                f"the network may settle this order until {due}; try again then, in {timedelta(seconds=left_s)}"
+                f"the network may settle this order until {due}; "
+                f"try again then, in {timedelta(seconds=left_s)}"
             )
         receipt = chain.reclaim(oid)
         return Reclaimed(amount, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
 
 
 def _initial_parameters(task: TaskFile, architecture: Architecture, store: EmbeddedStore) -> Json | None:
-    """Keep the model to start from, if the task names one; raises `InvalidDocument` for one that does not fit."""
+    """Keep the model that training starts from, if the task names one; raises `InvalidDocument`."""
     if task.initial is None:
         return None
     try:

@@ -18,6 +18,7 @@ from offchain.provider.claims import ClaimedModels
 from offchain.provider.job import Job
 from offchain.storage import link_to
 from protocol.crypto import sha256
+from protocol.roles import Role
 from protocol.transactions import ClaimReveal, claim_body
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Provider(Actor):
     """Trains up to ``parallel_orders`` orders at once."""
 
     config: ProviderConfig
+    role = Role.PROVIDER
 
     def __init__(self, config: ProviderConfig) -> None:
         if config.platform is not None:

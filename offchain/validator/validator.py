@@ -14,6 +14,7 @@ from offchain.config import ValidatorConfig
 from offchain.judging import Answer, Judge
 from offchain.material import unhex
 from protocol.crypto import commitment
+from protocol.roles import Role
 from protocol.transactions import Validation, ValidationReveal, score_body
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Validator(Actor):
     """Validates every model of every order it can, as far as its free stake reaches."""
 
     config: ValidatorConfig
+    role = Role.VALIDATOR
 
     def __init__(self, config: ValidatorConfig) -> None:
         super().__init__(config)

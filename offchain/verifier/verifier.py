@@ -14,6 +14,7 @@ from offchain.config import VerifierConfig
 from offchain.judging import Answer, Judge
 from offchain.material import unhex
 from protocol.crypto import commitment
+from protocol.roles import Role
 from protocol.transactions import Challenge, ChallengeReveal, score_body
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Verifier(Actor):
     """Challenges every wrong validation it finds, as far as its free stake reaches."""
 
     config: VerifierConfig
+    role = Role.VERIFIER
 
     def __init__(self, config: VerifierConfig) -> None:
         super().__init__(config)

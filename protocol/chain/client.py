@@ -136,7 +136,7 @@ class ChainClient:
             return tuple(bytes.fromhex(member[2:]) for member in self.committee.functions.members().call())
 
     def endpoint_of(self, account: bytes) -> tuple[str, bytes]:
-        """A node's registered endpoint and link key; both empty if its text is not UTF-8, as for one without."""
+        """A node's registered endpoint and link key; both empty if it has none, or one that is not UTF-8."""
         with chain_errors("cannot read the node registry"):
             try:
                 endpoint, link_key = self.registry.functions.endpointOf(to_checksum_address(account)).call()

@@ -1,4 +1,4 @@
-"""What a settlement costs each credited account, with 30 of 30 signatures and in steady state; and the largest one.
+"""What a settlement costs with 30 of 30 signatures in steady state: per credited account, and at most.
 
 The limits are the figures of the design. Gas is the receipt's, calldata and all. The first settlement of
 a deployment is not counted, because it alone turns the number of the last report from zero to one.

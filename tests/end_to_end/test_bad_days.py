@@ -79,7 +79,7 @@ def test_a_killed_provider_resumes_and_a_killed_client_still_releases(driver: Dr
 
 
 def test_a_withheld_test_set_costs_the_client_its_deposit(driver: Driver) -> None:
-    oid = driver.put(train_s=14)
+    oid = driver.put(train_s=22)
     driver.claimed(oid, 1)
     driver.devnet.children.stop(["client"])
     detail = driver.settled(oid)

@@ -37,7 +37,7 @@ def driver(home: Path) -> Iterator[Driver]:
 @pytest.fixture(scope="module")
 def two_orders(driver: Driver) -> tuple[str, str]:
     """Two orders at once, one for each family."""
-    return driver.put(train_s=15), driver.put(train_s=15, family="cnn")
+    return driver.put(train_s=30), driver.put(train_s=30, family="cnn")
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from aggregator.ledger.state import Origin
+from aggregator.ledger.state import Origin, genesis
 from aggregator.origin.origin import OriginSource, Proposal
 from aggregator.origin.reader import ChainReader
 from aggregator.pbft.messages import BatchOrigin
-from protocol.chain.client import order_tuple
+from protocol.chain.client import ChainClient, order_tuple
 from protocol.chain_events import (
     CommitteeChanged,
     EndpointChanged,
@@ -26,6 +27,7 @@ from protocol.parameters import PARAMETERS, TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import Order, order_id
 from tests.chain import Chain, running_chain
+from tests.ledger.world import DOMAIN, START_MS, TREASURY, World
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,24 @@ def some_order(client: Key, nonce: int = 1) -> Order:
         data_root=b"\x02" * 32,
         baseline=-5,
     )
+
+
+def send_with_broken_text(chain: Chain, account: ChainClient, call: Any, text: str) -> None:
+    """Send a contract call with the bytes of ``text`` replaced by as many that are not UTF-8."""
+    sender = account._account
+    assert sender is not None
+    built = call.build_transaction({"from": sender.address, "gas": 500_000})
+    assert text.encode().hex() in built["data"]
+    fields = {
+        "to": built["to"],
+        "data": built["data"].replace(text.encode().hex(), "ff" * len(text)),
+        "gas": 500_000,
+        "gasPrice": chain.web3.eth.gas_price,
+        "nonce": chain.web3.eth.get_transaction_count(sender.address),
+        "chainId": account.book.chain_id,
+    }
+    sent = chain.web3.eth.send_raw_transaction(sender.sign_transaction(fields).raw_transaction)
+    assert chain.web3.eth.wait_for_transaction_receipt(sent)["status"] == 1
 
 
 def test_everything_that_concerns_the_ledger_is_read_in_chain_order(chain: Chain) -> None:
@@ -115,27 +135,12 @@ def test_an_order_whose_text_is_not_utf8_does_not_stop_the_ledger(chain: Chain) 
     client = Key.generate()
     account = chain.fund(client, 1000 * TOKEN_WEI)
     order = some_order(client, nonce=9)
-    call = account.orders.functions.put(order_tuple(order))
-    data = call.build_transaction({"from": "0x" + client.address.hex(), "gas": 500_000})["data"]
     account.approve(account.book.orders, 200 * TOKEN_WEI)
-    link = b"http://127.0.0.1:1/ipfs/x".hex()
-    assert link in data
-    broken = data.replace(link, "ff" * (len(link) // 2))
     before = sources(chain, 1)[0].propose(None, 0)
     assert before is not None
-    sent = chain.web3.eth.send_raw_transaction(
-        account._account.sign_transaction(  # type: ignore[union-attr]
-            {
-                "to": account.book.orders,
-                "data": broken,
-                "gas": 500_000,
-                "gasPrice": chain.web3.eth.gas_price,
-                "nonce": chain.web3.eth.get_transaction_count(account._account.address),  # type: ignore[union-attr]
-                "chainId": account.book.chain_id,
-            }
-        ).raw_transaction
+    send_with_broken_text(
+        chain, account, account.orders.functions.put(order_tuple(order)), "http://127.0.0.1:1/ipfs/x"
     )
-    assert chain.web3.eth.wait_for_transaction_receipt(sent)["status"] == 1
     good = some_order(client, nonce=10)
     chain.fund(client, 1000 * TOKEN_WEI).put(good)
     first, second = sources(chain)
@@ -143,6 +148,30 @@ def test_an_order_whose_text_is_not_utf8_does_not_stop_the_ledger(chain: Chain) 
     assert proposal is not None and second.confirm(proposal, None, 0) is True
     new = [decode_event(data) for data in proposal.chain_events[len(before.chain_events) :]]
     assert [event.order for event in new if isinstance(event, OrderPlaced)] == [good]
+
+
+def test_an_endpoint_that_is_not_utf8_leaves_the_older_one_in_force(chain: Chain) -> None:
+    """The ledger takes no change in, peers and clients read no endpoint, and the others' stay readable."""
+    node, other = Key.generate(), Key.generate()
+    account = chain.fund(node, 1000 * TOKEN_WEI)
+    account.register(Role.VALIDATOR, 300 * TOKEN_WEI, "http://127.0.0.1:2", b"\x03" * 32)
+    before = sources(chain, 1)[0].propose(None, 0)
+    assert before is not None
+    text = "http://127.0.0.1:3"
+    send_with_broken_text(chain, account, account.registry.functions.setEndpoint(text, b"\x04" * 32), text)
+    chain.client(other).set_endpoint("http://127.0.0.1:4", b"\x05" * 32)
+    first, second = sources(chain)
+    proposal = first.propose(None, 0)
+    assert proposal is not None and second.confirm(proposal, None, 0) is True
+    new = [decode_event(data) for data in proposal.chain_events[len(before.chain_events) :]]
+    assert [(event.account, event.endpoint) for event in new if isinstance(event, EndpointChanged)] == [
+        (other.address, "http://127.0.0.1:4")
+    ]
+    ledger = World(genesis(DOMAIN, TREASURY), [], [])
+    ledger.block(at_ms=START_MS, events=[decode_event(data) for data in proposal.chain_events])
+    assert ledger.state.nodes[node.address].endpoint == "http://127.0.0.1:2"
+    assert account.endpoint_of(node.address) == ("", bytes(32))
+    assert account.endpoint_of(other.address) == ("http://127.0.0.1:4", b"\x05" * 32)
 
 
 def test_a_reorganisation_below_the_origin_halts_and_says_so(chain: Chain) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.pbft.messages import PrePrepare, Vote, VoteKind, cast
+from aggregator.pbft.events import Misbehaved, Received, Validate
+from aggregator.pbft.messages import Batch, PrePrepare, Vote, VoteKind, cast
 from tests.pbft.network import LIMITS, Committee
 
 
@@ -166,3 +167,16 @@ def test_a_forged_vote_is_noticed_and_changes_nothing() -> None:
     network.check()
     assert network.executed() == [1] * 4
     assert any("not signed by member 2" in reason for reason in network.machines[0].misbehaved)
+
+
+def test_a_proposal_counts_by_its_signature_not_by_who_brings_it() -> None:
+    """Two members may have registered one link key; then a link says little about the sender."""
+    network = Committee()
+    batch = Batch(network.now_ms, None, (), (b"transaction",))
+    vote = cast(network.members.domain, network.keys[0], 0, VoteKind.PRE_PREPARE, 0, 1, batch.digest())
+    replica = network.machines[1].replica
+    effects = replica.step(Received(sender=3, message=PrePrepare(vote, batch), now_ms=network.now_ms))
+    assert [type(effect) for effect in effects] == [Validate]
+    forged = cast(network.members.domain, network.keys[3], 3, VoteKind.PRE_PREPARE, 0, 2, batch.digest())
+    effects = replica.step(Received(sender=0, message=PrePrepare(forged, batch), now_ms=network.now_ms))
+    assert [type(effect) for effect in effects] == [Misbehaved]

@@ -110,13 +110,13 @@ class WatermarksIgnored(Replica):
 class DigestUnchecked(Replica):
     """A batch is taken for the one that was signed."""
 
-    def _on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+    def _on_pre_prepare(self, message: PrePrepare) -> None:
         class Batch(type(message.batch)):  # type: ignore[misc]
             def digest(self) -> bytes:
                 return message.vote.digest
 
         batch = Batch(*(getattr(message.batch, name) for name in message.batch.__struct_fields__))
-        super()._on_pre_prepare(sender, PrePrepare(message.vote, batch))
+        super()._on_pre_prepare(PrePrepare(message.vote, batch))
 
 
 class SecondProposalTaken(Replica):
@@ -130,7 +130,7 @@ class SecondProposalTaken(Replica):
                 del slot.votes(vote.kind)[vote.signer]
         super()._on_vote(vote)
 
-    def _on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+    def _on_pre_prepare(self, message: PrePrepare) -> None:
         slot = self._slots.get(message.vote.sequence)
         if (
             slot is not None
@@ -138,7 +138,7 @@ class SecondProposalTaken(Replica):
             and slot.proposal.vote.digest != message.vote.digest
         ):
             slot.leave_view()
-        super()._on_pre_prepare(sender, message)
+        super()._on_pre_prepare(message)
 
 
 class NewViewUnchecked(Replica):
