@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+ROUNDS_TO_TRUST = 30
+"""While the chain is silent, it is asked for the committee once in so many rounds."""
+
 
 class Actor:
     """Base of the roles: subclass and give `act`."""
@@ -73,13 +76,17 @@ class Actor:
             signal.signal(number, lambda *_: self.stopping.set())
         self.gateway.start()
         log.info("%s %s serves files at %s", type(self).__name__.lower(), self.me, self.url)
-        down = looked_at_stake = False
+        down = looked_at_stake = trusting = False
+        rounds = 0
         try:
             while not self.stopping.is_set():
                 try:
                     if not looked_at_stake:
                         self.warn_unless_staked()
                         looked_at_stake = True
+                    if not trusting and rounds % ROUNDS_TO_TRUST == 0:
+                        trusting = self.trust_committee()
+                    rounds += 1
                     self.act()
                     if down:
                         log.info("the network answers again")
@@ -91,6 +98,15 @@ class Actor:
                 self.stopping.wait(self.config.poll_s)
         finally:
             self.close()
+
+    def trust_committee(self) -> bool:
+        """Demand certificates of the chain's committee; whether the chain could be asked who that is."""
+        try:
+            self.network.trust(self.chain().members())
+        except ChainError as reason:
+            log.warning("%s; accepted transactions are believed without proof until it answers", reason)
+            return False
+        return True
 
     def warn_unless_staked(self) -> None:
         """Say at once what the ledger would say of every piece of work: too little stake."""

@@ -8,9 +8,10 @@ can be demanded from several aggregators at once (`agreed`), so that no single o
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +19,14 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offchain.committee import Committee
+from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
-from protocol.transactions import Transaction, sign_transaction, transaction_to_json
+from protocol.transactions import SignedTransaction, Transaction, sign_transaction, transaction_to_json
 from protocol.typed_data import Domain
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 10.0
 ORDER_WAIT_S: Final = 20.0
@@ -88,6 +92,7 @@ class Network:
         self._client = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0), follow_redirects=False)
         self._first = 0
         self._nonce = 0
+        self._members: tuple[bytes, ...] = ()
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -186,6 +191,15 @@ class Network:
             raise httpx.ReadError(f"{url} answers {response.status_code} {text}")
         raise LedgerRefused(code, text)
 
+    def trust(self, members: Sequence[bytes]) -> None:
+        """Demand proof from now on: every accepted transaction must carry a certificate of these members."""
+        self._members = tuple(members)
+
+    def _require_proof(self, answer: Any, transaction: bytes) -> None:
+        if self._members:
+            certificate = certificate_from_json(answer.get("certificate"))
+            certificate.verify(self.file.domain, self._members, transaction)
+
     # Telling ---------------------------------------------------------------------------------------
 
     def submit(self, kind: type[Transaction], **fields: Any) -> Any:
@@ -205,14 +219,15 @@ class Network:
                 body = kind(sender=self.key.address, nonce=self._nonce, **fields)
                 signed = sign_transaction(self.file.domain, body, self.key)
                 try:
-                    return self._send(transaction_to_json(signed))
+                    return self._send(signed)
                 except LedgerRefused as refused:
                     if refused.code != "StaleNonce":
                         raise
         raise NetworkError("another process uses this account's nonces; run one actor per account")
 
-    def _send(self, document: Any) -> Any:
-        """Offer a signed transaction to one aggregator after another until it is ordered."""
+    def _send(self, signed: SignedTransaction) -> Any:
+        """Offer a signed transaction to one aggregator after another until one proves that it is ordered."""
+        document, data = transaction_to_json(signed), signed.encode()
         failure = ""
         for attempt in range(MAX_ATTEMPTS):
             url = self.file.aggregators[(self._first + attempt) % len(self.file.aggregators)]
@@ -228,7 +243,14 @@ class Network:
                 failure = f"{url}: {reason or type(reason).__name__}"
                 time.sleep(0.2)
                 continue
-            if answer["status"] == "accepted":
-                return answer
-            failure = f"{url} has not seen it ordered yet"
+            if not isinstance(answer, dict) or answer.get("status") != "accepted":
+                failure = f"{url} has not seen it ordered yet"
+                continue
+            try:
+                self._require_proof(answer, data)
+            except InvalidCertificate as reason:
+                log.warning("%s claims that a transaction was ordered, but %s", url, reason)
+                failure = f"{url} cannot prove that it was ordered"
+                continue
+            return answer
         raise NetworkError(f"the transaction was not ordered in time ({failure}); it may still be")

@@ -165,7 +165,7 @@ class Agreement:
         vote = message.vote
         if vote.view != self.view or not self.active or not self._in_window(vote.sequence):
             return
-        # Who delivered it does not matter: the primary's signature does, and link keys can be registered twice.
+        # Who brings it does not matter: the signature does, and a link key can be registered twice.
         if vote.kind is not VoteKind.PRE_PREPARE or vote.signer != self.primary:
             raise InvalidProof("a proposal is signed by the primary of its view")
         slot = self._slot(vote.sequence)

@@ -12,12 +12,18 @@ Answer = tuple[int, bytes]
 
 
 @contextmanager
-def serving(answer: Callable[[str], Answer]) -> Iterator[str]:
-    """An HTTP server on loopback that answers as it is told; gives its URL."""
+def serving(answer: Callable[[str], Answer], post: Callable[[bytes], Answer] | None = None) -> Iterator[str]:
+    """An HTTP server on loopback that answers as it is told; gives its URL. ``post`` is told bodies."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(*(post(body) if post is not None else (405, b"")))
+
         def do_GET(self) -> None:
-            status, data = answer(self.path)
+            self._answer(*answer(self.path))
+
+        def _answer(self, status: int, data: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

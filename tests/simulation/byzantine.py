@@ -150,7 +150,9 @@ class _Liar:
         ]
 
     def corrupting(self, message: LinkMessage, to: int) -> list[LinkMessage]:
-        """Proposes other transactions than it signed for, and breaks signatures."""
+        """Shows some members other transactions than it signed for, and breaks signatures."""
+        if isinstance(message, PrePrepare) and to % 2 == 0:
+            return [message]
         if isinstance(message, PrePrepare):
             return [PrePrepare(message.vote, Batch(message.batch.timestamp_ms, None, (), ()))]
         if isinstance(message, Vote):

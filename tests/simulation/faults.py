@@ -26,8 +26,8 @@ LIES = (
 
 def _lie(choose: random.Random, index: int) -> str:
     # Member 0 is primary when the run begins; 1 and 2 start the views that others had to leave.
-    worst = "equivocating" if index == 0 else "new_view"
-    return worst if index < 3 and choose.random() < 0.3 else choose.choice(LIES)
+    worst = choose.choice(("equivocating", "corrupting")) if index == 0 else "new_view"
+    return worst if index < 3 and choose.random() < 0.4 else choose.choice(LIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,89 @@
+"""A participant believes that its transaction was ordered only when a quorum of the committee says so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+
+import pytest
+
+from aggregator.pbft.messages import Batch, VoteKind, cast, header_of
+from offchain import network as network_room
+from offchain.network import Network, NetworkError, NetworkFile
+from protocol.certificate import CommitSignature, TransactionCertificate, certificate_to_json
+from protocol.crypto import Key
+from protocol.transactions import Cancel, transaction_from_json
+from tests.chain import chainless_network
+from tests.pbft.network import committee
+from tests.scripts.serving import Answer, serving
+
+MEMBERS, KEYS = committee(4)
+SENDER = Key(b"\x09" * 32)
+
+
+def network_of(*apis: str) -> Network:
+    """A network whose domain is the test committee's."""
+    file = chainless_network(*apis)
+    domain = MEMBERS.domain
+    book = file.address_book.model_copy(
+        update={"chain_id": domain.chain_id, "parameters": "0x" + domain.verifying_contract.hex()}
+    )
+    return Network(NetworkFile(rpc_url=file.rpc_url, address_book=book, aggregators=apis), SENDER)
+
+
+def ordering(signers: tuple[int, ...]) -> Callable[[bytes], Answer]:
+    """An aggregator that orders what it is sent, with commit votes of these members."""
+
+    def answer(body: bytes) -> Answer:
+        data = transaction_from_json(json.loads(body)).encode()
+        batch = Batch(1_700_000_000_000, None, (), (data,))
+        votes = [cast(MEMBERS.domain, KEYS[i], i, VoteKind.COMMIT, 0, 5, batch.digest()) for i in signers]
+        certificate = TransactionCertificate(
+            view=0,
+            sequence=5,
+            header=header_of(batch),
+            index=0,
+            path=(),
+            signatures=tuple(CommitSignature(member=v.signer, signature=v.signature) for v in votes),
+        )
+        return 200, json.dumps(
+            {"status": "accepted", "sequence": 5, "certificate": certificate_to_json(certificate)}
+        ).encode()
+
+    return answer
+
+
+def claiming(body: bytes) -> Answer:
+    """An aggregator that says yes to everything and proves nothing."""
+    return 200, b'{"status": "accepted", "sequence": 1, "certificate": null}'
+
+
+def nothing(path: str) -> Answer:
+    return 404, b"{}"
+
+
+def submit(network: Network) -> int:
+    with contextlib.closing(network):
+        network.trust(MEMBERS.addresses)
+        return int(network.submit(Cancel, oid=bytes(32))["sequence"])
+
+
+def test_a_quorum_is_believed() -> None:
+    with serving(nothing, ordering((0, 1, 2))) as honest:
+        assert submit(network_of(honest)) == 5
+
+
+def test_a_liar_is_passed_over_for_one_who_can_prove_it(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(nothing, claiming) as liar, serving(nothing, ordering((1, 2, 3))) as honest:
+        assert submit(network_of(liar, honest)) == 5
+    assert "claims that a transaction was ordered" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [claiming, ordering((0, 1)), ordering((2, 2, 2))])
+def test_without_proof_nothing_counts_as_ordered(
+    answer: Callable[[bytes], Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_room, "MAX_ATTEMPTS", 3)
+    with serving(nothing, answer) as liar, pytest.raises(NetworkError, match="not ordered in time"):
+        submit(network_of(liar))
