@@ -9,7 +9,7 @@ import typer
 
 from dtn.devnet import Devnet, DevnetError, Shape
 from dtn.home import devnet_home
-from dtn.output import JsonFlag, console, print_json, table
+from dtn.output import JsonFlag, console, parse_id, print_json, table, tokens, wei
 
 app = typer.Typer(help="Run a whole network on this machine.", no_args_is_help=True)
 
@@ -64,6 +64,21 @@ def status(as_json: JsonFlag = False) -> None:
         raise DevnetError("no local network; start one with `dtn devnet up`")
     rows = [(f["name"], f["pid"], "running" if f["running"] else "ended", f["account"]) for f in found]
     table("local network", ("name", "pid", "state", "account"), rows)
+
+
+@app.command()
+def fund(
+    address: Annotated[str, typer.Argument(help="Whom; a node that you add by hand, say.")],
+    amount: Annotated[str, typer.Option("--tokens", help="How many tokens.")] = "2000",
+    as_json: JsonFlag = False,
+) -> None:
+    """Give an account tokens and gas money of the local network."""
+    account, amount_wei = parse_id(address, 20, "an address"), wei(amount)
+    Devnet(devnet_home()).fund(account, amount_wei)
+    if as_json:
+        print_json({"account": "0x" + account.hex(), "amount_wei": str(amount_wei)})
+    else:
+        console.print(f"gave {tokens(amount_wei)} tokens and gas money to 0x{account.hex()}", soft_wrap=True)
 
 
 @app.command()

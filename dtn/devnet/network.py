@@ -340,6 +340,19 @@ class Devnet:
             if child.find() is None:
                 raise DevnetError(f"{name} ended: {self.children.tail(name, 3)}")
 
+    def fund(self, account: bytes, amount_wei: int) -> None:
+        """Give any account tokens and gas money, as a faucet would.
+
+        Raises:
+            DevnetError: nothing runs. ChainError: the deployer holds less than that.
+        """
+        if "chain" not in self.running():
+            raise DevnetError("no local network is running; start one with `dtn devnet up`")
+        bank = self.chain("deployer")
+        address = to_checksum_address(account)
+        bank.web3.provider.make_request("anvil_setBalance", [address, hex(COIN_WEI)])  # type: ignore[arg-type]
+        bank.send(bank.token.functions.transfer(address, amount_wei), f"funding {address}")
+
     # Down ------------------------------------------------------------------------------------------
 
     def down(self) -> None:
