@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from dtn.app import app
 from protocol.errors import ProtocolError
 
 
 def main() -> None:
     """Run the command line."""
     try:
+        # Importing takes most of a second, in which somebody may press Ctrl-C.
+        from dtn.app import app
+
         app()
     except ProtocolError as reason:
         print(f"dtn: {' '.join(str(reason).split())}", file=sys.stderr)

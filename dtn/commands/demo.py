@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dtn.commands.orders import gateway_of, show_order
 from dtn.devnet import Devnet, Shape
+from dtn.devnet.processes import interruptible
 from dtn.follow import follow
 from dtn.home import devnet_home
 from dtn.output import JsonFlag, console, percent, print_json, table, tokens
@@ -41,16 +42,17 @@ def demo(
 
     devnet = Devnet(devnet_home(), say=say)
     say("starting a local network")
-    devnet.up(Shape())
-    kept = False
-    try:
-        result = _run(devnet, task, output, say)
-        result["seconds"] = round(time.monotonic() - started, 1)
-        kept = keep
-    finally:
-        if not kept:
-            say("stopping the network")
-            devnet.down()
+    with interruptible():
+        kept = False
+        devnet.up(Shape())
+        try:
+            result = _run(devnet, task, output, say)
+            result["seconds"] = round(time.monotonic() - started, 1)
+            kept = keep
+        finally:
+            if not kept:
+                say("stopping the network")
+                devnet.down()
     if as_json:
         print_json({key: value for key, value in result.items() if key != "detail"})
     else:

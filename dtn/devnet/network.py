@@ -20,7 +20,7 @@ from eth_utils.address import to_checksum_address
 from web3 import HTTPProvider, Web3
 
 from aggregator.links.keys import LinkKey
-from dtn.devnet.processes import Child, Children, wait_until
+from dtn.devnet.processes import Child, Children, interruptible, wait_until
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
 from protocol.chain.deployment import AddressBook, deploy, make_plan
@@ -99,9 +99,13 @@ def free_port() -> int:
 
 
 def find_anvil() -> str:
-    """Anvil's path; raises `DevnetError` if it is not installed."""
-    local = Path(__file__).resolve().parents[2] / "node_modules" / ".bin" / "anvil"
-    found = shutil.which("anvil") or (str(local) if local.exists() else None)
+    """Anvil's path; raises `DevnetError` if it is not installed.
+
+    The program itself, not npm's starter: that one is a second process, whose end leaves Anvil running.
+    """
+    packages = Path(__file__).resolve().parents[2] / "node_modules" / "@foundry-rs"
+    local = next(iter(sorted(packages.glob("anvil-*/bin/anvil"))), None)
+    found = str(local) if local is not None else shutil.which("anvil")
     if found is None:
         raise DevnetError("Anvil is not installed; run `make node_modules`, or put anvil on the PATH")
     return found
@@ -166,11 +170,12 @@ class Devnet:
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
-        try:
-            self._start(shape)
-        except BaseException:
-            self.children.stop()
-            raise
+        with interruptible():
+            try:
+                self._start(shape)
+            except BaseException:
+                self.children.stop()
+                raise
 
     def _start(self, shape: Shape) -> None:
         rpc_url = self._start_chain()

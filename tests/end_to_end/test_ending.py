@@ -1,0 +1,54 @@
+"""However ``dtn demo`` is ended, no process of its network stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dtn.devnet import Devnet
+from tests.end_to_end.driving import dtn, until
+
+pytestmark = pytest.mark.end_to_end
+
+
+def of_home(home: Path) -> list[psutil.Process]:
+    """Every process that was started for this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("DTN_HOME") == str(home):
+                found.append(process)
+        except psutil.Error:
+            continue  # it ended, or belongs to somebody else
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_demo_that_is_ended_leaves_nothing_running(tmp_path: Path, how: signal.Signals) -> None:
+    """After a SIGKILL ``dtn devnet down`` cleans up, even if the chain's node was killed as well."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "dtn", "demo", "-o", str(tmp_path / "model.safetensors")],
+        env={**os.environ, "DTN_HOME": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+        # A test run in the background of a shell ignores Ctrl-C, and would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    devnet = Devnet(tmp_path / "devnet")
+    try:
+        until("the network's processes start", lambda: len(devnet.running()) > 6, devnet)
+        demo.send_signal(how)
+        demo.wait(timeout=60)
+        if how is signal.SIGKILL:
+            devnet.children.all()["chain"].find().kill()  # type: ignore[union-attr]
+            assert dtn("devnet", "down", home=tmp_path).returncode == 0
+        assert of_home(tmp_path) == []
+    finally:
+        demo.kill()
+        demo.wait()
+        devnet.down()
