@@ -144,6 +144,7 @@ class Service:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(where)
+            listener.listen()  # until one of them listens, two processes may bind the same address
         except OSError as reason:
             listener.close()
             raise InvalidConfig(

@@ -91,11 +91,18 @@ def role_of(name: str) -> str:
     return name.partition("-")[0]
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ports that were free a moment ago: each is held until all are known."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def find_anvil() -> str:
@@ -184,7 +191,8 @@ class Devnet:
         self._fund_gas(web3, keys)
         self._say("deploying the contracts")
         book = self._deploy(web3, shape, keys)
-        ports = {name: (free_port(), free_port()) for name in shape.names()}
+        drawn = free_ports(2 * len(shape.names()))
+        ports = dict(zip(shape.names(), zip(drawn[::2], drawn[1::2], strict=True), strict=True))
         file = NetworkFile(
             rpc_url=rpc_url,
             address_book=book,

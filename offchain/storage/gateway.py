@@ -37,6 +37,8 @@ class Gateway:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            # At once: until one of them listens, two processes may bind the same address.
+            self._socket.listen()
         except OSError as reason:
             self._socket.close()
             raise GatewayError(
