@@ -69,6 +69,10 @@ class Children:
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
         """Start a process; its output goes to its log."""
+        with undisturbed():
+            return self._start(name, command, environment)
+
+    def _start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None) -> Child:
         self._logs.mkdir(parents=True, exist_ok=True)
         with open(self.log(name), "ab") as log:
             process = subprocess.Popen(
@@ -86,6 +90,10 @@ class Children:
 
     def stop(self, names: Sequence[str] | None = None, *, kill: bool = False) -> None:
         """End processes (all of them if not named) by their ids: politely first, then for good."""
+        with undisturbed():
+            self._stop(names, kill)
+
+    def _stop(self, names: Sequence[str] | None, kill: bool) -> None:
         children = self.all()
         if not children:
             return
@@ -135,6 +143,26 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What would end this process waits until the block is over, so that no child goes unrecorded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    caught = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in caught:
+        signal.signal(number, lambda received, _: arrived.append(received))
+    try:
+        yield
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
 
 
 def wait_until(condition: object, timeout_s: float, period_s: float = 0.1) -> bool:
