@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,10 @@ console = Console(highlight=False)
 
 class BadAmount(ProtocolError):
     """An amount that cannot be read."""
+
+
+class NotWritten(ProtocolError):
+    """A file that cannot be written where it was asked for."""
 
 
 def print_json(value: Any) -> None:
@@ -58,6 +63,15 @@ def wei(amount: str) -> int:
             f"{amount} is not an amount of tokens between 0 and 2^96 wei with at most 18 decimals"
         )
     return int(value)
+
+
+def write_model(path: Path, data: bytes) -> None:
+    """Write a fetched model; raises `NotWritten` with the system's reason."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as reason:
+        raise NotWritten(f"cannot write {path}: {reason.strerror}; choose another file with -o") from reason
 
 
 def percent(score: str | int | None) -> str:

@@ -50,7 +50,7 @@ class ActorConfig(BaseModel):
             config = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as reason:
             raise InvalidConfig(f"cannot read {path}: {reason.strerror}") from reason
-        except tomllib.TOMLDecodeError as reason:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
             raise InvalidConfig(f"{path} is not TOML: {reason}") from reason
         except ValidationError as reason:
             first = reason.errors()[0]

@@ -288,6 +288,8 @@ def fetch_model(answer: dict[str, Any]) -> bytes:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
+    if path.is_dir():
+        raise GetError(f"{path} is a folder: name a file in it with -o")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(data)

@@ -44,16 +44,19 @@ class JournalLocked(ProtocolError):
 
 
 class JournalFull(ProtocolError):
-    """The disk took no record or did not keep it; nothing was promised to anyone."""
+    """The disk took no record, did not keep it, or has no such place; nothing was promised to anyone."""
 
 
 class Journal:
     """One replica's journal at ``path``."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as reason:
+            raise JournalFull(f"cannot open {path}: {reason.strerror}; choose another data_dir") from reason
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as reason:

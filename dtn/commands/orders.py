@@ -9,7 +9,18 @@ import typer
 
 from dtn.follow import follow
 from dtn.home import default_client, default_network
-from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, table, tokens, wei
+from dtn.output import (
+    JsonFlag,
+    console,
+    parse_id,
+    percent,
+    print_json,
+    short,
+    table,
+    tokens,
+    wei,
+    write_model,
+)
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
@@ -92,8 +103,7 @@ def get(
     """Fetch the winning model of an order and check its hash (PoT Get)."""
     client, _ = client_of(config)
     data, answer = client.get(parse_id(oid, 32, "an OID"))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(data)
+    write_model(output, data)
     found = "0x" + sha256(data).hex()
     if as_json:
         print_json(answer | {"path": str(output), "sha256": found})

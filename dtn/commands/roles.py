@@ -12,6 +12,7 @@ from dtn.output import JsonFlag, console, print_json, tokens, wei
 from protocol.chain.client import ChainClient, connect
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
+from protocol.errors import ChainError
 from protocol.roles import Role
 
 ROLES: Final = ("provider", "validator", "verifier")
@@ -205,12 +206,22 @@ def _register(
 def _unregister(chain: ChainClient, key: Key, role: Role, amount: str | None, as_json: bool) -> None:
     bonded, _, _ = chain.stake_of(key.address, role)
     chosen = wei(amount) if amount else bonded
+    if bonded < chosen or not chosen:
+        raise ChainError(
+            f"0x{key.address.hex()} has {tokens(bonded)} tokens staked as {role.name.lower()}"
+            + (f", not {tokens(chosen)}" if chosen else ": there is nothing to unregister")
+        )
     receipt = chain.request_unstake(role, chosen)
     _say(as_json, receipt, f"unbonding {tokens(chosen)} tokens as {role.name.lower()}", chosen, key)
 
 
 def _withdraw(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
     _, _, withdrawable = chain.stake_of(key.address, role)
+    if not withdrawable:
+        raise ChainError(
+            f"no stake as {role.name.lower()} is released yet: `unregister` first, then wait for the "
+            "unbonding time and a settlement"
+        )
     receipt = chain.withdraw(role)
     _say(as_json, receipt, f"withdrew {tokens(withdrawable)} tokens", withdrawable, key)
 

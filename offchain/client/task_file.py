@@ -15,6 +15,7 @@ Unknown keys are errors. Everything is checked before any money moves.
 from __future__ import annotations
 
 import secrets
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -32,6 +33,8 @@ from protocol.errors import InvalidDocument
 
 MILLION = 1_000_000
 NO_BASELINE = -(2**63)
+MAX_BASELINE = 9 * 10**12
+"""In millionths it fits into the order's 64 bits."""
 
 
 class _Part(BaseModel):
@@ -60,7 +63,11 @@ class Model(_Part):
             return Architecture.model_validate({"input_shape": input_shape, "layers": self.layers})
         sizes: dict[str, Any] = {"hidden": self.hidden, "channels": self.channels}
         given = {name: value for name, value in sizes.items() if value is not None}
-        return (cnn if self.family == "cnn" else mlp)(input_shape, classes, **given)
+        try:
+            return (cnn if self.family == "cnn" else mlp)(input_shape, classes, **given)
+        except ValidationError as reason:
+            first = reason.errors()[0]
+            raise InvalidDocument(f"model: a size of {first['input']} is refused: {first['msg']}") from reason
 
 
 class Source(_Part):
@@ -109,7 +116,7 @@ class TaskFile(_Part):
     metric: Literal["accuracy", "cross_entropy"] = "accuracy"
     windows: Windows
     test: Test = Test(fragments=3)
-    baseline: Annotated[Decimal, Field(allow_inf_nan=False)] | None = None
+    baseline: Annotated[Decimal, Field(allow_inf_nan=False, ge=-MAX_BASELINE, le=MAX_BASELINE)] | None = None
     initial: Path | None = None
     hints: dict[str, str] = {}
 
@@ -176,9 +183,9 @@ def load_samples(source: Source) -> Samples:
         return Samples(images, digits.target.astype(np.int32))
     assert source.npz is not None
     try:
-        with np.load(source.npz, allow_pickle=False) as arrays:
+        with open(source.npz, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             x, y = arrays["x"], arrays["y"]
-    except (OSError, ValueError, KeyError) as reason:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as reason:
         raise InvalidDocument(f"{source.npz} has no arrays x and y: {reason}") from reason
     if x.dtype == np.float64:
         x = x.astype(np.float32)

@@ -41,7 +41,8 @@ def connect(rpc_url: str, chain_id: int | None = None) -> Web3:
         ChainError: no node answers at ``rpc_url``, or it serves another chain than ``chain_id``.
     """
     web3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S}))
-    with chain_errors(f"no chain node answers at {rpc_url}; start one with `dtn devnet up`, or set --rpc"):
+    hint = "start it (locally: `dtn devnet up`) or correct rpc_url"
+    with chain_errors(f"no chain node answers at {rpc_url}; {hint}"):
         found = web3.eth.chain_id
     if chain_id is not None and found != chain_id:
         raise ChainError(f"{rpc_url} serves chain {found}, the address book is for chain {chain_id}")

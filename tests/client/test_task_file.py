@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offchain.client.task_file import load_samples, read_task_file
+from offchain.client.task_file import Source, load_samples, read_task_file
 from protocol.errors import InvalidDocument
 
 GOOD = """
@@ -41,6 +41,7 @@ def test_a_good_file_has_sensible_defaults(tmp_path: Path) -> None:
         (("train_s: 60", "train_s: soon"), "windows.train_s"),
         (("windows:", "window:"), "windows"),
         (("windows:", "baseline: .nan\nwindows:"), "baseline"),
+        (("windows:", "baseline: 1e40\nwindows:"), "baseline"),
         (("windows:", "test: {of: 15}\nwindows:"), "how many `fragments`"),
         (("windows:", "test: {fragments: 3, of: 5}\nwindows:"), "test.of"),
         (("{dataset: digits}", "{dataset: digits"), "is not YAML"),
@@ -49,6 +50,24 @@ def test_a_good_file_has_sensible_defaults(tmp_path: Path) -> None:
 def test_a_bad_file_names_the_field(tmp_path: Path, change: tuple[str, str], reason: str) -> None:
     with pytest.raises(InvalidDocument, match="(?s)" + reason.replace("{", r"\{")):
         read(tmp_path, GOOD.replace(*change))
+
+
+@pytest.mark.parametrize("size", [-1, 0, 10**8])
+@pytest.mark.parametrize("family", ["family: mlp, hidden: [SIZE]", "family: cnn, channels: [SIZE]"])
+def test_a_layer_of_an_impossible_size_is_refused_with_the_size(
+    tmp_path: Path, family: str, size: int
+) -> None:
+    (tmp_path / "task.yaml").write_text(
+        GOOD.replace("family: mlp, hidden: [8]", family.replace("SIZE", str(size)))
+    )
+    with pytest.raises(InvalidDocument, match=f"a size of {size} is refused"):
+        read_task_file(tmp_path / "task.yaml").model.architecture((8, 8, 1), 10)
+
+
+def test_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(b"PK\x03\x04" + b"garbage" * 20)
+    with pytest.raises(InvalidDocument, match="no arrays x and y"):
+        load_samples(Source(npz=tmp_path / "data.npz"))
 
 
 def test_files_that_are_no_text_or_not_there(tmp_path: Path) -> None:
