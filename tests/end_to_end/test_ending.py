@@ -17,6 +17,15 @@ from tests.end_to_end.driving import dtn, until
 pytestmark = pytest.mark.end_to_end
 
 
+DTN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from dtn.__main__ import main
+main()
+"""
+"""``dtn`` as a terminal starts it: a shell's background ignores Ctrl-C, and a test there hands that down."""
+
+
 def of_home(home: Path) -> list[psutil.Process]:
     """Every process that was started for this home."""
     found = []
@@ -33,11 +42,9 @@ def of_home(home: Path) -> list[psutil.Process]:
 def test_a_demo_that_is_ended_leaves_nothing_running(tmp_path: Path, how: signal.Signals) -> None:
     """After a SIGKILL ``dtn devnet down`` cleans up, even if the chain's node was killed as well."""
     demo = subprocess.Popen(
-        [sys.executable, "-m", "dtn", "demo", "-o", str(tmp_path / "model.safetensors")],
+        [sys.executable, "-c", DTN, "demo", "-o", str(tmp_path / "model.safetensors")],
         env={**os.environ, "DTN_HOME": str(tmp_path)},
         stderr=subprocess.DEVNULL,
-        # A test run in the background of a shell ignores Ctrl-C, and would hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     devnet = Devnet(tmp_path / "devnet")
     try:
