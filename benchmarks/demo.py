@@ -40,7 +40,16 @@ def run_demo(folder: Path) -> dict[str, Any]:
     Raises:
         DemoFailed: it ended with an error, or not in time.
     """
-    command = [sys.executable, "-m", "dtn", "demo", "--json", "--output", str(folder / "model.safetensors")]
+    command = [
+        sys.executable,
+        "-m",
+        "dtn",
+        "demo",
+        "--json",
+        "--measure",
+        "--output",
+        str(folder / "model.safetensors"),
+    ]
     # A fresh home: no network, key, store or compiled program of an earlier run.
     environment = {**os.environ, "DTN_HOME": str(folder)}
     try:

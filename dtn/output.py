@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -17,7 +18,8 @@ from protocol.parameters import TOKEN_WEI
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 
-console = Console(highlight=False)
+# A terminal has its own width; what a pipe carries must not be folded, or ids cannot be copied.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 
 class BadAmount(ProtocolError):

@@ -212,7 +212,7 @@ class Network:
             LedgerRefused: the ledger's reason. NetworkError: not ordered in time.
         """
         if self.key is None:
-            raise NetworkError("a key is needed to sign; pass --key FILE")
+            raise NetworkError("a key is needed to sign; name its file as key_file in the configuration")
         with self._lock:
             for _ in range(3):
                 self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)

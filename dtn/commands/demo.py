@@ -21,6 +21,10 @@ from offchain.network import NetworkFile
 from protocol.crypto import sha256
 from protocol.parameters import TOKEN_WEI
 
+RESULT = ("oid", "winner", "score", "models", "credits", "settlement", "model_path", "mid", "phases")
+"""What the demo's JSON holds."""
+MEASURED = ("seconds", "order_seconds", "gas")
+"""What ``--measure`` adds, for `benchmarks.demo`."""
 REWARD_WEI = 100 * TOKEN_WEI
 TASK_FILE = Path(__file__).resolve().parents[1] / "demo_task.yaml"
 
@@ -32,6 +36,7 @@ def demo(
         "build/demo/model.safetensors"
     ),
     as_json: JsonFlag = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Add seconds and gas to the JSON.")] = False,
 ) -> None:
     """Start a local network, put an order on real data, follow it, fetch the model, show who was paid."""
     progress = Console(stderr=True, highlight=False)
@@ -54,7 +59,8 @@ def demo(
                 say("stopping the network")
                 devnet.down()
     if as_json:
-        print_json({key: value for key, value in result.items() if key != "detail"})
+        shown = (*RESULT, *MEASURED) if measure else RESULT
+        print_json({key: result[key] for key in shown})
     else:
         _show(result, devnet, kept)
 

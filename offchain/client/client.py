@@ -106,7 +106,9 @@ class Client:
             ChainError: no funds, or the chain refused; the reward is untouched.
         """
         if self.key is None:
-            raise InvalidDocument("a key is needed to place an order; pass --key FILE")
+            raise InvalidDocument(
+                "a key is needed to place an order; name its file as key_file in the configuration"
+            )
         chain = self.chain()
         parameters = chain.read_parameters()
         deposit = deposit_wei

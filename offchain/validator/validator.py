@@ -34,7 +34,8 @@ class Validator(Actor):
         self.judge = Judge(config.data_dir / "answers")
 
     def act(self) -> None:
-        for detail in self.orders_in("validation", "validation_reveal"):
+        # Reveals first: scoring another order's models may take long, and a missed reveal costs stake.
+        for detail in [*self.orders_in("validation_reveal"), *self.orders_in("validation")]:
             if any(claim["provider"] == self.me for claim in detail["claims"]):
                 continue
             step = self.commit if detail["phase"] == "validation" else self.reveal

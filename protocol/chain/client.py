@@ -176,7 +176,7 @@ class ChainClient:
             ChainError: refused, reverted, or not mined in time.
         """
         if self._account is None:
-            raise ChainError(f"{doing}: a key is needed; pass --key FILE")
+            raise ChainError(f"{doing}: a key is needed; name its file as key_file in the configuration")
         with self._lock, chain_errors(doing):
             sender = self._account.address
             nonce = self.web3.eth.get_transaction_count(sender, "pending")

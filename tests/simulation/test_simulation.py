@@ -7,26 +7,27 @@ import sys
 
 import pytest
 
-from aggregator.pbft.replica import Replica
 from tests.simulation.faults import Faults
 from tests.simulation.mutants import MUTANTS, catch
 from tests.simulation.world import World
 
 SLICE = 60
-QUICK_SEEDS = 12
-"""Within these the mutants below are caught; the whole table: `python -m tests.simulation.mutants`."""
-QUICK = (
-    "QuorumOffByOne",
-    "SignaturesUnchecked",
-    "LockNotCarried",
-    "WatermarksIgnored",
-    "PreparedTooEarly",
-    "NeverCatchesUp",
-    "ForgetsAboveCheckpoint",
-    "NullsEverything",
-    "DeliversTwice",
-    "OutOfOrder",
-)
+CAUGHT_BY = {
+    "QuorumOffByOne": 0,
+    "WatermarksIgnored": 0,
+    "ViewNotPersisted": 3,
+    "LockNotCarried": 6,
+    "PreparedTooEarly": 6,
+    "SignaturesUnchecked": 16,
+    "DigestUnchecked": 16,
+    "ProposalNotPersisted": 18,
+    "SecondProposalTaken": 18,
+    "ForgetfulRestart": 18,
+}
+"""Planted bugs and the first seed that catches each: `python -m tests.simulation.mutants` finds all anew.
+
+A change of what a seed draws moves them; then run that and write the new seeds here.
+"""
 
 
 @pytest.mark.parametrize("start", range(0, SLICE, 10))
@@ -56,10 +57,7 @@ def test_liars_never_outnumber_what_the_committee_can_bear() -> None:
         assert len({index for index, _ in faults.liars}) == len(faults.liars)
 
 
-@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.__name__ in QUICK], ids=lambda m: m.__name__)
-def test_the_checkers_see_planted_bugs(mutant: type[Replica]) -> None:
-    assert catch(mutant, range(QUICK_SEEDS)) is not None
-
-
-def test_every_quick_mutant_exists() -> None:
-    assert {mutant.__name__ for mutant in MUTANTS} >= set(QUICK)
+@pytest.mark.parametrize(("name", "seed"), CAUGHT_BY.items())
+def test_the_checkers_see_planted_bugs(name: str, seed: int) -> None:
+    mutant = next(mutant for mutant in MUTANTS if mutant.__name__ == name)
+    assert catch(mutant, [seed]) is not None
