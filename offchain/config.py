@@ -85,20 +85,24 @@ class ProviderConfig(ActorConfig):
     """JAX platform (`cpu`, `cuda`, `tpu`); the best one at hand if not set."""
 
 
-class ValidatorConfig(ActorConfig):
-    """A validator's choices."""
+class JurorConfig(ActorConfig):
+    """What validators and verifiers share."""
 
-    v_stake_wei: int | None = Field(default=None, ge=1)
-    """Stake per validation; the protocol's minimum if not set."""
     judge: bool = True
     """Whether to serve as a juror in disputes it is not party to."""
 
 
-class VerifierConfig(ActorConfig):
+class ValidatorConfig(JurorConfig):
+    """A validator's choices."""
+
+    v_stake_wei: int | None = Field(default=None, ge=1)
+    """Stake per validation; the protocol's minimum if not set."""
+
+
+class VerifierConfig(JurorConfig):
     """A verifier's choices."""
 
     c_stake_wei: int | None = Field(default=None, ge=1)
-    judge: bool = True
 
 
 class ClientConfig(ActorConfig):

@@ -7,6 +7,7 @@ before they are read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
@@ -49,10 +50,22 @@ def _parse(text: str, size: int, what: str) -> bytes:
     return value
 
 
-def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
-    """The API of one aggregator. ``alarms()`` lists what an operator should look at."""
-    app = FastAPI(title="DTN aggregator", version="1", docs_url="/docs", redoc_url=None)
+Alarms = Callable[[], list[str]]
+"""What an operator should look at; empty in good times."""
 
+
+def build_app(node: Aggregator, archive: Archive, alarms: Alarms) -> FastAPI:
+    """The API of one aggregator."""
+    app = FastAPI(title="DTN aggregator", version="1", docs_url="/docs", redoc_url=None)
+    _one_error_shape(app)
+    _standing(app, node, alarms)
+    _orders(app, node, archive)
+    _accounts(app, node, archive)
+    _transactions(app, node)
+    return app
+
+
+def _one_error_shape(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def _refused(_: Request, error: ApiError) -> JSONResponse:
         return _error(error.status, error.code, error.reason)
@@ -68,6 +81,8 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
             error.status_code, "NotFound" if error.status_code == 404 else "Http", str(error.detail)
         )
 
+
+def _standing(app: FastAPI, node: Aggregator, alarms: Alarms) -> None:
     @app.get("/v1/status")
     async def status() -> Json:
         """Where this aggregator stands."""
@@ -99,6 +114,17 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
         """Protocol parameters in force."""
         return {name: str(value) for name, value in node.state.parameters.values}
 
+    @app.get("/healthz")
+    async def health() -> Response:
+        """200 while this member takes part, 503 while it does not."""
+        raised = alarms()
+        ready = node.replica.active and not raised
+        return PlainTextResponse(
+            "ok" if ready else "; ".join(raised) or "changing view", 200 if ready else 503
+        )
+
+
+def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
     @app.get("/v1/orders")
     async def orders(
         phase: str | None = None,
@@ -158,6 +184,8 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
             "settlement": views.settlement_json(settlement) if settlement else None,
         }
 
+
+def _accounts(app: FastAPI, node: Aggregator, archive: Archive) -> None:
     @app.get("/v1/accounts/{account}")
     async def account_of(account: str) -> Json:
         """Stakes, receipts and claimable credits of an account."""
@@ -174,6 +202,8 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
         latest = list(reversed(archive.settlements.values()))[:limit]
         return {"settlements": [views.settlement_json(item) for item in latest]}
 
+
+def _transactions(app: FastAPI, node: Aggregator) -> None:
     @app.post("/v1/transactions", status_code=202)
     async def submit(
         request: Request, wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
@@ -196,17 +226,6 @@ def build_app(node: Aggregator, archive: Archive, alarms: Any) -> FastAPI:
         if ordered is None and wanted not in node.mempool:
             raise ApiError(404, "UnknownTransaction", f"no transaction {tx_id} is known here")
         return _transaction(node, wanted, ordered)
-
-    @app.get("/healthz")
-    async def health() -> Response:
-        """200 while this member takes part, 503 while it does not."""
-        raised = alarms()
-        ready = node.replica.active and not raised
-        return PlainTextResponse(
-            "ok" if ready else "; ".join(raised) or "changing view", 200 if ready else 503
-        )
-
-    return app
 
 
 def _error(status: int, code: str, reason: str) -> JSONResponse:

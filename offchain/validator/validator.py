@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from offchain import jury
-from offchain.actor import Actor
 from offchain.config import ValidatorConfig
-from offchain.judging import Answer, Judge
+from offchain.judging import Answer
+from offchain.jury import Juror
 from offchain.material import unhex
 from protocol.crypto import commitment
 from protocol.roles import Role
@@ -22,26 +21,18 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Validator(Actor):
+class Validator(Juror):
     """Validates every model of every order it can, as far as its free stake reaches."""
 
     config: ValidatorConfig
     role = Role.VALIDATOR
 
-    def __init__(self, config: ValidatorConfig) -> None:
-        super().__init__(config)
-        self.keep_compiled_programs()
-        self.judge = Judge(config.data_dir / "answers")
-
     def act(self) -> None:
         # Reveals first: scoring another order's models may take long, and a missed reveal costs stake.
-        for detail in [*self.orders_in("validation_reveal"), *self.orders_in("validation")]:
-            if any(claim["provider"] == self.me for claim in detail["claims"]):
-                continue
+        for detail in self.others_orders("validation_reveal", "validation"):
             step = self.commit if detail["phase"] == "validation" else self.reveal
             self.attempt(f"order {detail['oid']}", step, detail)
-        if self.config.judge:
-            jury.serve(self, self.judge)
+        self.serve_as_juror()
 
     def assess(self, detail: Json) -> dict[str, Answer]:
         """By MID, what this validator will say of each revealed model."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from offchain import jury
-from offchain.actor import Actor
 from offchain.config import VerifierConfig
-from offchain.judging import Answer, Judge
+from offchain.judging import Answer
+from offchain.jury import Juror
 from offchain.material import unhex
 from protocol.crypto import commitment
 from protocol.roles import Role
@@ -22,24 +21,17 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Verifier(Actor):
+class Verifier(Juror):
     """Challenges every wrong validation it finds, as far as its free stake reaches."""
 
     config: VerifierConfig
     role = Role.VERIFIER
 
-    def __init__(self, config: VerifierConfig) -> None:
-        super().__init__(config)
-        self.keep_compiled_programs()
-        self.judge = Judge(config.data_dir / "answers")
-
     def act(self) -> None:
-        for detail in self.orders_in("validation", "validation_reveal", "challenge", "challenge_reveal"):
-            if any(claim["provider"] == self.me for claim in detail["claims"]):
-                continue
+        # Reveals first, scoring ahead of time last: only what is late costs stake.
+        for detail in self.others_orders("challenge_reveal", "challenge", "validation_reveal", "validation"):
             self.attempt(f"order {detail['oid']}", self.verify, detail)
-        if self.config.judge:
-            jury.serve(self, self.judge)
+        self.serve_as_juror()
 
     def verify(self, detail: Json) -> None:
         """Score early, challenge in the challenge phase, reveal in the one after it."""
