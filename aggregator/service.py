@@ -15,7 +15,6 @@ from collections.abc import Iterator
 import uvicorn
 
 from aggregator.api.app import build_app
-from aggregator.api.archive import Archive
 from aggregator.config import AggregatorConfig, InvalidConfig
 from aggregator.journal.journal import Journal
 from aggregator.links.keys import LinkKey
@@ -59,9 +58,8 @@ class Service:
             )
         self._index = addresses.index(key.address)
         self._members = Members(domain=self._chain.domain, addresses=addresses)
-        self._journal = Journal(config.data_dir / "journal")
+        self._journal = Journal.at(config.data_dir / "journal")
         self._links = Links(self._index, LinkKey.derive(key), config.link_listen)
-        self._archive = Archive()
         self._node = Aggregator(
             members=self._members,
             index=self._index,
@@ -73,7 +71,6 @@ class Service:
             send=self._send,
             limits=Limits(view_timeout_ms=config.view_timeout_ms),
         )
-        self._node.listeners.append(self._archive.listen)
         self._update = UpdateService(
             index=self._index,
             key=key,
@@ -99,7 +96,7 @@ class Service:
         self._links.set_peers(await asyncio.to_thread(self._read_peers))
         self._links.start()
         log.info("member %d resumes at sequence %d", self._index, self._node.replica.executed)
-        app = build_app(self._node, self._archive, self._alarms)
+        app = build_app(self._node, self._alarms)
         listener = self._listen()
         server = _Server(
             uvicorn.Config(

@@ -16,11 +16,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from aggregator.api import views
-from aggregator.api.archive import Archive
 from aggregator.ledger.tasks.open_records import OpenTask
 from aggregator.ledger.transition import ACCEPTED
+from aggregator.member import OrderedResult
 from aggregator.mempool import PoolFull
-from aggregator.node import Aggregator, OrderedResult, now_ms
+from aggregator.node import Aggregator, now_ms
 from protocol.certificate import certificate_to_json
 from protocol.errors import ProtocolError
 from protocol.transactions import MAX_TRANSACTION_BYTES, transaction_from_json
@@ -54,13 +54,13 @@ Alarms = Callable[[], list[str]]
 """What an operator should look at; empty in good times."""
 
 
-def build_app(node: Aggregator, archive: Archive, alarms: Alarms) -> FastAPI:
+def build_app(node: Aggregator, alarms: Alarms) -> FastAPI:
     """The API of one aggregator."""
     app = FastAPI(title="DTN aggregator", version="1", docs_url="/docs", redoc_url=None)
     _one_error_shape(app)
     _standing(app, node, alarms)
-    _orders(app, node, archive)
-    _accounts(app, node, archive)
+    _orders(app, node)
+    _accounts(app, node)
     _transactions(app, node)
     return app
 
@@ -124,7 +124,7 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms) -> None:
         )
 
 
-def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
+def _orders(app: FastAPI, node: Aggregator) -> None:
     @app.get("/v1/orders")
     async def orders(
         phase: str | None = None,
@@ -135,7 +135,7 @@ def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
         wanted = _parse(client, 20, "a client") if client else None
         running = sorted(node.state.table.values(), key=lambda e: (-views.reward_rate(e), e.oid))
         listed = [views.order_summary(entry) for entry in running]
-        listed += [views.order_summary(e, epoch) for e, epoch in reversed(archive.entries.values())]
+        listed += [views.order_summary(e, epoch) for e, epoch in reversed(node.archive.entries.values())]
         if phase is not None:
             listed = [item for item in listed if item["phase"] == phase]
         if wanted is not None:
@@ -145,7 +145,7 @@ def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
     @app.get("/v1/orders/{oid}")
     async def order(oid: str) -> Json:
         """One order with its phases, claims, validations, challenges and receipts."""
-        found = views.find_order(node.state, archive, _parse(oid, 32, "an OID"))
+        found = views.find_order(node.state, node.archive, _parse(oid, 32, "an OID"))
         if found is None:
             raise ApiError(
                 404, "UnknownOrder", f"no order {oid} is known here; it may take a few seconds to arrive"
@@ -155,7 +155,7 @@ def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
     @app.get("/v1/orders/{oid}/validations")
     async def validations(oid: str) -> Json:
         """FetchValidations (PoT 3.3.3)."""
-        found = views.find_order(node.state, archive, _parse(oid, 32, "an OID"))
+        found = views.find_order(node.state, node.archive, _parse(oid, 32, "an OID"))
         if found is None or not isinstance(found[0].task, OpenTask):
             raise ApiError(404, "UnknownOrder", f"no order {oid} with validations is known here")
         return {"validations": views.validations_json(found[0].task)}
@@ -163,7 +163,7 @@ def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
     @app.get("/v1/orders/{oid}/model")
     async def model(oid: str) -> Json:
         """Get (PoT 3.3.1): the winning model's id, size and links."""
-        found = views.find_order(node.state, archive, _parse(oid, 32, "an OID"))
+        found = views.find_order(node.state, node.archive, _parse(oid, 32, "an OID"))
         if found is None:
             raise ApiError(404, "UnknownOrder", f"no order {oid} is known here")
         entry, settlement = found
@@ -185,11 +185,11 @@ def _orders(app: FastAPI, node: Aggregator, archive: Archive) -> None:
         }
 
 
-def _accounts(app: FastAPI, node: Aggregator, archive: Archive) -> None:
+def _accounts(app: FastAPI, node: Aggregator) -> None:
     @app.get("/v1/accounts/{account}")
     async def account_of(account: str) -> Json:
         """Stakes, receipts and claimable credits of an account."""
-        return views.account_json(node.state, archive, _parse(account, 20, "an account"))
+        return views.account_json(node.state, node.archive, _parse(account, 20, "an account"))
 
     @app.get("/v1/nodes")
     async def nodes() -> Json:
@@ -199,7 +199,7 @@ def _accounts(app: FastAPI, node: Aggregator, archive: Archive) -> None:
     @app.get("/v1/settlements")
     async def settlements(limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100) -> Json:
         """Settlements, latest first."""
-        latest = list(reversed(archive.settlements.values()))[:limit]
+        latest = list(reversed(node.archive.settlements.values()))[:limit]
         return {"settlements": [views.settlement_json(item) for item in latest]}
 
 
@@ -244,7 +244,7 @@ async def _body(request: Request) -> object:
 
 def _admit(node: Aggregator, document: object) -> tuple[bytes, ApiError | None]:
     try:
-        tx_id, refusal = node.submit(transaction_from_json(document).encode(), forward=True)
+        tx_id, refusal = node.offer(transaction_from_json(document).encode())
     except PoolFull as reason:
         raise ApiError(429, "PoolFull", str(reason)) from reason
     except ProtocolError as reason:

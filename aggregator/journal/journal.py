@@ -1,165 +1,103 @@
-"""An append-only file of checksummed records; see `aggregator.pbft.records` for what is in them.
+"""A replica's journal: a log of what it promised and committed, and the snapshot that the log starts from.
 
-File: an 8-byte magic, then records ``crc32 (u32) | length (u32) | synced (u64) | payload``, little endian;
-``synced`` is where the journal ended when it was last known to be on the disk.
+Folder: per generation ``g`` (the sequence number of a stable checkpoint, 0 for the first) one file
+``log-g`` and, but for 0, one ``snapshot-g`` with the ledger at ``g``. `cut` begins a generation: it writes
+the snapshot under another name, syncs it, renames it, and then does the same with the new log. The
+generation begins when its log has its name; before that the old one is whole. The generation before the
+current one stays, to serve members a little behind and to start from if the newest snapshot is damaged;
+what is older is removed, so a journal's size is bounded by what happens between two cuts.
 
-Guarantees: what `sync` returned for survives power loss. On opening, a torn tail is cut off: records after
-the last sync, of which nobody was told, may have reached the disk in part and in any order. Damage before
-that is reported as `JournalDamaged` and never used or skipped silently. One process at a time (an advisory
-lock on the file). Committed batches can be read back by sequence number.
+Guarantees: those of `aggregator.journal.log`, and a snapshot is read whole and intact or not at all.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
+import contextlib
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from aggregator.journal.folder import DiskFolder, File, Folder
+from aggregator.journal.log import WAY_OUT, JournalDamaged, JournalFull, Log
 from aggregator.pbft.messages import Committed
-from aggregator.pbft.records import BecameCommitted, Record, decode_record, encode_record
-from protocol.errors import ProtocolError
+from aggregator.pbft.records import BecameCommitted, Record
 
-MAGIC: Final = b"DTNLOG2\n"
-MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
-_HEADER: Final = struct.Struct("<IIQ")
-HEADER_BYTES: Final = _HEADER.size
-
-
-WAY_OUT: Final = (
-    "keep this member stopped: one that starts empty forgets its votes. Move it away only while no other "
-    "member is down, and after the others have gone on past this one's last batch (docs/operating.md, Backup)"
-)
+SNAPSHOT_MAGIC: Final = b"DTNSNAP1"
+MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
+_LOG_NAME: Final = re.compile(r"log-(\d{16})")
+_SNAPSHOT_NAME: Final = re.compile(r"snapshot-(\d{16})")
+_UNFINISHED: Final = "unfinished"
 
 
-class JournalDamaged(ProtocolError):
-    """Bytes in the middle of the journal are not what was written; a copy must come from peers."""
-
-
-class JournalLocked(ProtocolError):
-    """Another process has this journal open."""
-
-
-class JournalFull(ProtocolError):
-    """The disk took no record, did not keep it, or has no such place; nothing was promised to anyone."""
+def _generations(names: Iterable[str], pattern: re.Pattern[str]) -> list[int]:
+    return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
 
 
 class Journal:
-    """One replica's journal at ``path``."""
+    """The journal in ``folder``, which it owns until `close`."""
 
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as reason:
-            raise JournalFull(f"cannot open {path}: {reason.strerror}; choose another data_dir") from reason
-        self.path = path
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as reason:
-            os.close(self._fd)
-            raise JournalLocked(f"{path} is in use; is this aggregator running already?") from reason
-        self._committed: dict[int, int] = {}
-        """Where the record of each committed sequence number starts."""
-        self._end = 0
-        self._synced = 0
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._logs: dict[int, Log] = {}
         try:
             self._open()
         except OSError as reason:
             self.close()
-            raise JournalFull(f"cannot use {path}: {reason.strerror}; free some space") from reason
+            raise JournalFull(f"cannot use {folder}: {reason.strerror}; free some space") from reason
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
-        size = os.fstat(self._fd).st_size
-        if size < len(MAGIC):
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, MAGIC, 0)
-            self._end = len(MAGIC)
-            self._sync_folder()
-        elif os.pread(self._fd, len(MAGIC), 0) != MAGIC:
-            raise JournalDamaged(f"{self.path} is not a journal of this version; {WAY_OUT}")
-        else:
-            self._end = self._scan(size)
-            os.ftruncate(self._fd, self._end)
-        # What was read may be in memory only, if a process ended before it synced.
-        os.fsync(self._fd)
-        self._synced = self._end
+    @classmethod
+    def at(cls, path: Path) -> Journal:
+        """The journal in a folder of the disk.
 
-    def _sync_folder(self) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _scan(self, size: int) -> int:
-        """Index committed batches; returns where the good records end."""
-        at = len(MAGIC)
-        while at < size:
-            found = self._read(at, size)
-            if found is None:
-                if self._was_synced(at, size):
-                    raise JournalDamaged(f"{self.path} is damaged at byte {at}; {WAY_OUT}")
-                return at
-            _, payload = found
-            self._index(at, decode_record(payload))
-            at += HEADER_BYTES + len(payload)
-        return at
-
-    def _read(self, at: int, size: int) -> tuple[int, bytes] | None:
-        """``synced`` and payload of the record at ``at``; none if there is no whole one."""
-        header = os.pread(self._fd, HEADER_BYTES, at)
-        if len(header) < HEADER_BYTES:
-            return None
-        checksum, length, synced = _HEADER.unpack(header)
-        if not 0 < length <= MAX_RECORD_BYTES or at + HEADER_BYTES + length > size or synced > at:
-            return None
-        payload = os.pread(self._fd, length, at + HEADER_BYTES)
-        if len(payload) != length or zlib.crc32(payload, zlib.crc32(header[4:])) != checksum:
-            return None
-        return synced, payload
-
-    def _was_synced(self, bad: int, size: int) -> bool:
-        """Whether a whole record after ``bad`` says that the disk once held more than that.
-
-        Looks for the next record byte by byte, at most `MAX_RECORD_BYTES` far: the bad one is no larger.
+        Raises:
+            FolderLocked, FolderUnusable: see `DiskFolder`.
+            JournalDamaged, JournalFull: see `aggregator.journal.log`.
         """
-        at, stop = bad + 1, min(size, bad + HEADER_BYTES + MAX_RECORD_BYTES)
-        window = os.pread(self._fd, stop - at + HEADER_BYTES, at)
-        for offset in range(len(window) - HEADER_BYTES + 1):
-            _, length, synced = _HEADER.unpack_from(window, offset)
-            at = bad + 1 + offset
-            if not 0 < length <= size - at - HEADER_BYTES or not len(MAGIC) <= synced <= at:
-                continue
-            while (found := self._read(at, size)) is not None:
-                if found[0] > bad:
-                    return True
-                at += HEADER_BYTES + len(found[1])
-        return False
+        return cls(DiskFolder(path))
 
-    def _index(self, at: int, record: Record) -> None:
-        if isinstance(record, BecameCommitted):
-            self._committed[record.committed.sequence] = at
+    def _open(self) -> None:
+        names = self._folder.names()
+        kept = _generations(names, _LOG_NAME)[-2:]
+        for generation in kept or [0]:
+            self._logs[generation] = self._log(generation)
+        self._folder.sync()
+        self._clear()
+
+    def _log(self, generation: int) -> Log:
+        name = f"log-{generation:016d}"
+        return Log(self._folder.open(name), f"{self._folder}/{name}")
+
+    def _clear(self) -> None:
+        """Remove generations no longer kept, and what a power loss left of one that never began."""
+        for name in self._folder.names():
+            match = _LOG_NAME.fullmatch(name) or _SNAPSHOT_NAME.fullmatch(name)
+            if name == _UNFINISHED or (match and int(match[1]) not in self._logs):
+                self._folder.remove(name)
+
+    # The log ---------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """Sequence number that the current log starts from."""
+        return max(self._logs)
+
+    @property
+    def _current(self) -> Log:
+        return self._logs[self.generation]
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the current log."""
+        return self._current.size_bytes
 
     def records(self) -> Iterator[Record]:
-        """All records, oldest first."""
-        at = len(MAGIC)
-        while at < self._end:
-            payload = self._intact(at)
-            yield decode_record(payload)
-            at += HEADER_BYTES + len(payload)
-
-    def _intact(self, at: int) -> bytes:
-        found = self._read(at, self._end)
-        if found is None:
-            raise JournalDamaged(f"{self.path} changed under this process at byte {at}; check the disk")
-        return found[1]
+        """All records of the current log, oldest first: every promise that still binds."""
+        return self._current.records()
 
     def append(self, record: Record) -> None:
         """Write a record; it is durable only after `sync`.
@@ -167,21 +105,7 @@ class Journal:
         Raises:
             JournalFull: no room on the disk, or no reader would take it; the journal is as it was.
         """
-        payload = encode_record(record)
-        if len(payload) > MAX_RECORD_BYTES:
-            raise JournalFull(f"a record has at most {MAX_RECORD_BYTES} bytes, this one {len(payload)}")
-        described = _HEADER.pack(0, len(payload), self._synced)[4:]
-        checksum = zlib.crc32(payload, zlib.crc32(described))
-        data = checksum.to_bytes(4, "little") + described + payload
-        try:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._fd, data[written:], self._end + written)
-        except OSError as reason:
-            os.ftruncate(self._fd, self._end)
-            raise JournalFull(f"cannot write to {self.path}: {reason.strerror}; free some space") from reason
-        self._index(self._end, record)
-        self._end += len(data)
+        self._current.append(record)
 
     def sync(self) -> None:
         """Make everything appended so far durable (group commit: one call for many records).
@@ -189,23 +113,102 @@ class Journal:
         Raises:
             JournalFull: the disk did not keep it; the process must stop, for what is on the disk is unknown.
         """
-        if self._synced == self._end:
-            return
-        try:
-            os.fdatasync(self._fd)
-        except OSError as reason:
-            raise JournalFull(f"the disk did not keep {self.path}: {reason.strerror}; check it") from reason
-        self._synced = self._end
+        self._current.sync()
 
     def committed(self, sequence: int) -> Committed | None:
-        """The committed batch at ``sequence``, if this journal has it."""
-        at = self._committed.get(sequence)
-        if at is None:
+        """The committed batch at ``sequence``, if this journal still has it."""
+        for _, log in sorted(self._logs.items(), reverse=True):
+            found = log.committed(sequence)
+            if found is not None:
+                return found
+        return None
+
+    # Snapshots -------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[int, bytes] | None:
+        """Sequence number and bytes of the newest intact snapshot; none if the log starts at the beginning.
+
+        Raises:
+            JournalDamaged: no kept snapshot is intact, and batches before the log are gone.
+        """
+        for generation in sorted(self._logs, reverse=True):
+            if generation == 0:
+                return None
+            data = self._intact_snapshot(generation)
+            if data is not None:
+                return generation, data
+        raise JournalDamaged(f"{self._folder} has no intact snapshot of the ledger; {WAY_OUT}")
+
+    def _intact_snapshot(self, generation: int) -> bytes | None:
+        name = f"snapshot-{generation:016d}"
+        if name not in self._folder.names():
             return None
-        record = decode_record(self._intact(at))
-        assert isinstance(record, BecameCommitted)
-        return record.committed
+        with contextlib.closing(self._folder.open(name)) as file:
+            data = file.read(0, min(file.size(), MAX_SNAPSHOT_BYTES))
+        head, checksum, body = data[:8], data[8:12], data[12:]
+        whole = head == SNAPSHOT_MAGIC and checksum == zlib.crc32(body).to_bytes(4, "little")
+        return body if whole else None
+
+    def cut(self, sequence: int, snapshot: bytes, records: Iterable[Record]) -> None:
+        """Begin the generation of the stable checkpoint at ``sequence``.
+
+        ``snapshot`` is the ledger there; ``records`` are the promises that still bind, and the batches
+        committed after it.
+
+        Raises:
+            JournalFull: no room; the generation before goes on.
+        """
+        assert sequence > self.generation, (sequence, self.generation)
+        if len(snapshot) + 12 > MAX_SNAPSHOT_BYTES:
+            raise JournalFull(f"a snapshot has at most {MAX_SNAPSHOT_BYTES} bytes, this one {len(snapshot)}")
+        try:
+            checksum = zlib.crc32(snapshot).to_bytes(4, "little")
+            with self._unfinished() as file:
+                file.write(0, SNAPSHOT_MAGIC + checksum + snapshot)
+                file.sync()
+            # The log's name begins the generation: it must not be there before the snapshot's is.
+            self._folder.rename(_UNFINISHED, f"snapshot-{sequence:016d}")
+            self._folder.sync()
+            with self._unfinished() as file:
+                log = Log(file, f"{self._folder}/{_UNFINISHED}")
+                for record in records:
+                    log.append(record)
+                log.sync()
+            self._folder.rename(_UNFINISHED, f"log-{sequence:016d}")
+            self._folder.sync()
+        except OSError as reason:
+            raise JournalFull(
+                f"cannot write to {self._folder}: {reason.strerror}; free some space"
+            ) from reason
+        self._logs[sequence] = self._log(sequence)
+        for generation in sorted(self._logs)[:-2]:
+            self._logs.pop(generation).close()
+        self._clear()
+
+    def snapshot_part(self, sequence: int, offset: int, size: int) -> tuple[int, bytes] | None:
+        """Length of the current snapshot and up to ``size`` bytes of it; none if it is another one."""
+        if sequence != self.generation or not sequence:
+            return None
+        with contextlib.closing(self._folder.open(f"snapshot-{sequence:016d}")) as file:
+            return file.size() - 12, file.read(offset + 12, size)
+
+    def _unfinished(self) -> contextlib.closing[File]:
+        file = self._folder.open(_UNFINISHED)
+        file.truncate(0)
+        return contextlib.closing(file)
+
+    def recent(self, after: int) -> Iterator[Committed]:
+        """Committed batches with sequence numbers from ``after + 1`` on, as far as they follow each other."""
+        following = after + 1
+        for _, log in sorted(self._logs.items()):
+            for record in log.records():
+                if isinstance(record, BecameCommitted) and record.committed.sequence == following:
+                    yield record.committed
+                    following += 1
 
     def close(self) -> None:
-        """Release the file."""
-        os.close(self._fd)
+        """Let go of the folder."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+        self._folder.close()

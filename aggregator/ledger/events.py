@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.ledger.state import Entry, PendingReport
+from aggregator.ledger.state import Entry, PendingReport, Settlement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,8 @@ class ReportMade:
 class ReportSettled:
     """The chain applied a report; ``entries`` are the orders that the ledger drops with it."""
 
-    report: PendingReport
+    settlement: Settlement
     entries: tuple[Entry, ...]
-    transaction_hash: bytes
-    gas_used: int
-    at_ms: int
 
 
 LedgerEvent = OrderTaken | PhaseEntered | OrderSealed | ReportMade | ReportSettled

@@ -53,6 +53,11 @@ def state_root(state: State) -> bytes:
     return root(leaves)
 
 
+def value_hash(value: Any) -> bytes:
+    """32 bytes that two ledger values share exactly when they are equal."""
+    return keccak256(_ENCODER.encode(canonical(value)))
+
+
 _HEAD = tuple(field for field in dataclasses.fields(State) if field.name not in _MAPS)
 
 

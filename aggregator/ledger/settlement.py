@@ -16,7 +16,17 @@ from collections.abc import Iterable
 
 from aggregator.ledger.draft import Draft, releasable
 from aggregator.ledger.events import ReportMade, ReportSettled
-from aggregator.ledger.state import Entry, Outcome, PendingReport, Receipt, Stake, State, Unbonding
+from aggregator.ledger.root import value_hash
+from aggregator.ledger.state import (
+    Entry,
+    Outcome,
+    PendingReport,
+    Receipt,
+    Settlement,
+    Stake,
+    State,
+    Unbonding,
+)
 from protocol.crypto import keccak256
 from protocol.merkle import root
 from protocol.roles import Role
@@ -109,18 +119,27 @@ def settle(draft: Draft, epoch: int, transaction_hash: bytes, gas_used: int) -> 
     for entry in entries:
         table = table.delete(entry.oid)  # type: ignore[attr-defined]
         roots = roots.set(entry.oid, receipt_root(entry))  # type: ignore[attr-defined]
+    settlement = Settlement(
+        report=report,
+        entries=tuple((entry.oid, value_hash(entry)) for entry in entries),
+        transaction_hash=transaction_hash,
+        gas_used=gas_used,
+        at_ms=draft.now_ms,
+    )
     draft.state = dataclasses.replace(
-        state, table=table, receipt_roots=roots, report=None, settled_epoch=epoch
+        state,
+        table=table,
+        receipt_roots=roots,
+        report=None,
+        settled_epoch=epoch,
+        history=next_history(state.history, settlement),
     )
-    draft.emit(
-        ReportSettled(
-            report=report,
-            entries=entries,
-            transaction_hash=transaction_hash,
-            gas_used=gas_used,
-            at_ms=draft.now_ms,
-        )
-    )
+    draft.emit(ReportSettled(settlement=settlement, entries=entries))
+
+
+def next_history(history: bytes, settlement: Settlement) -> bytes:
+    """The ledger's hash chain after one more settlement."""
+    return keccak256(history + value_hash(settlement))
 
 
 def _outcome_of(entry: Entry) -> Outcome:

@@ -181,6 +181,18 @@ class PendingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """A report that the chain applied."""
+
+    report: PendingReport
+    entries: tuple[tuple[bytes, bytes], ...]
+    """OID and hash of every order that the ledger dropped with it."""
+    transaction_hash: bytes
+    gas_used: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """The whole ledger after some batch."""
 
@@ -202,6 +214,8 @@ class State:
     next_update_ms: int = 0
     receipt_roots: Mapping[bytes, bytes] = field(default_factory=Map)
     """Per settled order, the Merkle root of its receipts."""
+    history: bytes = bytes(32)
+    """Hash chain over all settlements: what the ledger has dropped can still be checked against it."""
 
 
 def genesis(domain: Domain, treasury: bytes) -> State:

@@ -62,6 +62,10 @@ class Limits:
     max_view_timeout_ms: int = 120_000
     retransmit_ms: int = 500
     """After this long without progress, own votes and the own position are said again."""
+    snapshot_interval: int = 1024
+    """Sequence numbers after which the journal starts anew from a snapshot."""
+    snapshot_log_bytes: int = 16 * 1024 * 1024
+    """A log that has grown so far starts anew earlier: a restart works off what it holds."""
     view_lead: int = 1_000
     """View changes further ahead than this are ignored: nobody honest is there."""
 
@@ -323,8 +327,11 @@ class Agreement:
 
     def _make_stable(self, checkpoint: StableCheckpoint) -> None:
         """Nothing at or below a stable checkpoint is needed any more to keep a promise."""
-        self.stable = checkpoint
         self._out.append(Persist(record=BecameStable(checkpoint)))
+        self._start_from(checkpoint)
+
+    def _start_from(self, checkpoint: StableCheckpoint) -> None:
+        self.stable = checkpoint
         low = checkpoint.sequence
         self._slots = {sequence: slot for sequence, slot in self._slots.items() if sequence > low}
         self._checkpoints = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.pbft.messages import Batch, Committed, ReplicaMessage
+from aggregator.pbft.messages import Batch, Committed, ReplicaMessage, StableCheckpoint
 from aggregator.pbft.records import Record
 
 # Events ------------------------------------------------------------------------------------------------
@@ -57,7 +57,14 @@ class Executed:
     root: bytes | None
 
 
-Event = Tick | Received | Propose | Validated | Executed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """The node took over the ledger at a stable checkpoint; the journal starts from it."""
+
+    checkpoint: StableCheckpoint
+
+
+Event = Tick | Received | Propose | Validated | Executed | Installed
 
 # Effects -----------------------------------------------------------------------------------------------
 
@@ -110,6 +117,15 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """Take over the ledger at ``checkpoint`` from member ``source``, check it against the root, and answer
+    with `Installed`: the batches in between are gone."""
+
+    source: int
+    checkpoint: StableCheckpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnteredView:
     """The replica takes part in a new view."""
 
@@ -125,4 +141,4 @@ class Misbehaved:
     reason: str
 
 
-Effect = Persist | Broadcast | Send | Validate | Deliver | Serve | EnteredView | Misbehaved
+Effect = Persist | Broadcast | Send | Validate | Deliver | Serve | Transfer | EnteredView | Misbehaved

@@ -30,6 +30,7 @@ MAX_BATCH_TRANSACTIONS: Final = 2048
 MAX_BATCH_EVENTS: Final = 4096
 MAX_MEMBERS: Final = 256
 MAX_SLOTS: Final = 1024
+MAX_PART_BYTES: Final = 1024 * 1024
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Index = Annotated[int, Meta(ge=0, lt=MAX_MEMBERS)]
@@ -193,6 +194,28 @@ class CommittedBatches(Message, frozen=True, tag="committed_batches"):
     batches: Annotated[tuple[Committed, ...], Meta(max_length=256)]
 
 
+class SnapshotOffer(Message, frozen=True, tag="snapshot_offer"):
+    """The answer to `Fetch` from a member that has these batches no more, but the ledger after them."""
+
+    checkpoint: StableCheckpoint
+
+
+class FetchSnapshot(Message, frozen=True, tag="fetch_snapshot"):
+    """Asks for a part of the snapshot at ``sequence``."""
+
+    sequence: Count
+    offset: Count
+
+
+class SnapshotPart(Message, frozen=True, tag="snapshot_part"):
+    """A part of a snapshot; what it is worth shows when all are there."""
+
+    sequence: Count
+    offset: Count
+    total_bytes: Count
+    data: Annotated[bytes, Meta(max_length=MAX_PART_BYTES)]
+
+
 class Forward(Message, frozen=True, tag="forward"):
     """A ledger transaction that a member passes on to the others."""
 
@@ -208,10 +231,18 @@ class ReportSignature(Message, frozen=True, tag="report_signature"):
 
 
 ReplicaMessage = (
-    Vote | PrePrepare | ViewChange | NewView | Status | CheckpointProof | Fetch | CommittedBatches
+    Vote
+    | PrePrepare
+    | ViewChange
+    | NewView
+    | Status
+    | CheckpointProof
+    | Fetch
+    | CommittedBatches
+    | SnapshotOffer
 )
 """What the replica understands."""
-LinkMessage = ReplicaMessage | Forward | ReportSignature
+LinkMessage = ReplicaMessage | FetchSnapshot | SnapshotPart | Forward | ReportSignature
 """Everything that travels on links."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

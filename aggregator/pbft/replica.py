@@ -24,12 +24,14 @@ from aggregator.pbft.events import (
     Effect,
     Event,
     Executed,
+    Installed,
     Misbehaved,
     Propose,
     Received,
     Send,
     Serve,
     Tick,
+    Transfer,
     Validated,
 )
 from aggregator.pbft.messages import (
@@ -38,6 +40,8 @@ from aggregator.pbft.messages import (
     Fetch,
     NewView,
     PrePrepare,
+    SnapshotOffer,
+    StableCheckpoint,
     Status,
     ViewChange,
     Vote,
@@ -86,6 +90,8 @@ class Replica(Views):
                 self._on_validated(event)
             case Executed():
                 self._on_executed(event)
+            case Installed():
+                self._on_installed(event)
         return self._out
 
     def _on_message(self, sender: int, event: Received) -> None:
@@ -109,6 +115,8 @@ class Replica(Views):
                     self._on_committed_batches(sender, message)
                 case CheckpointProof():
                     self._on_checkpoint_proof(message.checkpoint)
+                case SnapshotOffer():
+                    self._on_snapshot_offer(sender, message.checkpoint)
         except ProtocolError as reason:
             self._out.append(Misbehaved(sender=sender, reason=f"{type(message).__name__}: {reason}"))
 
@@ -187,7 +195,46 @@ class Replica(Views):
         if self.delivered > before:
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
 
+    def _on_snapshot_offer(self, sender: int, checkpoint: StableCheckpoint) -> None:
+        if checkpoint.sequence <= self.delivered:
+            return
+        self.members.verify_stable(checkpoint)
+        self._out.append(Transfer(source=sender, checkpoint=checkpoint))
+
+    def _on_installed(self, event: Installed) -> None:
+        """Go on from a ledger that a quorum vouches for; promises above it stay."""
+        assert event.checkpoint.sequence > self.delivered, "a ledger never goes back"
+        self._start_from(event.checkpoint)
+        self.executed = self.delivered = event.checkpoint.sequence
+        self._progress_ms = self._now_ms
+        self._deliver_next()
+
     # Restart ---------------------------------------------------------------------------------------
+
+    def promises(self, checkpoint: StableCheckpoint) -> list[Record]:
+        """The records that a journal starting from ``checkpoint`` must begin with.
+
+        Restored from them, a replica is bound exactly as this one is; committed batches are not among
+        them (the journal has them), nor is what concerns numbers up to the checkpoint.
+        """
+        above = [slot for sequence, slot in sorted(self._slots.items()) if sequence > checkpoint.sequence]
+        records: list[Record] = [BecameStable(checkpoint)]
+        in_view = self._new_view.contents.view if self._new_view is not None else 0
+        for slot in above:
+            if slot.prepared is not None and slot.prepared.pre_prepare.view != in_view:
+                vote = slot.prepared.pre_prepare
+                records.append(Accepted(PrePrepare(vote, self._bodies[vote.digest])))
+                records.append(BecamePrepared(slot.prepared))
+        if self._new_view is not None:
+            records.append(EnteredNewView(self._new_view))
+        for slot in above:
+            if slot.accepted and slot.proposal is not None:
+                records.append(Accepted(slot.proposal))
+            if slot.prepared is not None and slot.prepared.pre_prepare.view == in_view:
+                records.append(BecamePrepared(slot.prepared))
+        if not self.active:
+            records.append(LeftView(self.view))
+        return records
 
     @classmethod
     def restore(

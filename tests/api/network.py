@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 
 from aggregator.api.app import build_app
-from aggregator.api.archive import Archive
 from aggregator.journal.journal import Journal
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
@@ -55,7 +54,6 @@ class Network:
     """One aggregator, its chain, and a client of its API."""
 
     node: Aggregator
-    archive: Archive
     chain: MemoryChain
     http: httpx.AsyncClient
     alarms: list[str]
@@ -125,7 +123,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
             ),
         ]
     )
-    journal = Journal(folder / "journal")
+    journal = Journal.at(folder / "journal")
     node = Aggregator(
         members=Members(domain=DOMAIN, addresses=(member.address,)),
         index=0,
@@ -136,15 +134,13 @@ async def running(folder: Path) -> AsyncIterator[Network]:
         confirmations=0,
         send=lambda to, message: None,
     )
-    archive = Archive()
-    node.listeners.append(archive.listen)
     node.recover()
     alarms: list[str] = []
-    app = build_app(node, archive, lambda: list(alarms))
+    app = build_app(node, lambda: list(alarms))
     task = asyncio.create_task(node.run())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://aggregator") as http:
-        network = Network(node, archive, chain, http, alarms, World(node.state, [], []), task)
+        network = Network(node, chain, http, alarms, World(node.state, [], []), task)
         try:
             await network.until(lambda: node.state.nodes)
             yield network

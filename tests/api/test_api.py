@@ -79,7 +79,7 @@ def test_an_order_is_seen_from_the_chain_to_its_settlement(tmp_path: Path) -> No
         assert account["receipts"][0]["tx"] == hexed(keccak256(b"t")) and not account["pending"]
         (credit,) = account["credits"]
         leaf = credit_leaf(who("client"), int(credit["amountWei"]))
-        paid = net.archive.settlements[1].report.credits
+        paid = net.node.archive.settlements[1].report.credits
         proof = [bytes.fromhex(item[2:]) for item in credit["proof"]]
         assert verify(leaf, proof, root([credit_leaf(*each) for each in paid]))
         settlements = (await net.get("/v1/settlements"))["settlements"]

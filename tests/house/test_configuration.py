@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.config import AggregatorConfig
-from aggregator.journal.journal import Journal, JournalFull
+from aggregator.journal.folder import FolderUnusable
+from aggregator.journal.journal import Journal
 from offchain.config import ClientConfig, ProviderConfig, ValidatorConfig, VerifierConfig
 from protocol.errors import ProtocolError
 
@@ -27,5 +28,5 @@ def test_a_file_that_is_no_configuration_is_refused_by_name(
 
 def test_a_data_folder_that_cannot_be_one_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(JournalFull, match="choose another data_dir"):
-        Journal(tmp_path / "file" / "journal")
+    with pytest.raises(FolderUnusable, match="choose another data_dir"):
+        Journal.at(tmp_path / "file" / "journal")

@@ -42,7 +42,7 @@ def chain() -> Iterator[Chain]:
 
 def make_node(chain: Chain, folder: Path) -> tuple[Aggregator, Journal]:
     client = chain.client(MEMBER)
-    journal = Journal(folder / "journal")
+    journal = Journal.at(folder / "journal")
     node = Aggregator(
         members=Members(domain=client.domain, addresses=(MEMBER.address,)),
         index=0,
@@ -87,7 +87,7 @@ def claim(chain: Chain, nonce: int) -> bytes:
 
 def test_a_transaction_is_ordered_and_its_outcome_known(chain: Chain, tmp_path: Path) -> None:
     async def scenario(node: Aggregator) -> None:
-        tx_id, refusal = node.submit(claim(chain, 1), forward=True)
+        tx_id, refusal = node.offer(claim(chain, 1))
         assert refusal is None
         ordered = await node.outcome(tx_id, 10)
         assert ordered is not None and ordered.result.code == ACCEPTED
@@ -101,13 +101,15 @@ def test_a_transaction_ordered_twice_stays_accepted(chain: Chain, tmp_path: Path
 
     async def scenario(node: Aggregator) -> None:
         data = claim(chain, 1)
-        tx_id, _ = node.submit(data, forward=False)
+        tx_id, _ = node.submit(data, now_ms(), forward=False)
         await node.outcome(tx_id, 10)
         before = node.state.nonces
-        node._round(deque([Propose(batch=Batch(now_ms(), None, (), (data,)), now_ms=now_ms())]))
+        node.round(deque([Propose(batch=Batch(now_ms(), None, (), (data,)), now_ms=now_ms())]))
         assert node.results[tx_id].result.code == ACCEPTED
         assert node.state.nonces == before
-        assert node.submit(data, forward=False)[1] is not None, "offered again, it is not pooled again"
+        assert node.submit(data, now_ms(), forward=False)[1] is not None, (
+            "offered again, it is not pooled again"
+        )
         assert tx_id not in node.mempool
 
     drive(chain, tmp_path, scenario)
@@ -117,7 +119,7 @@ def test_a_restart_rebuilds_the_same_ledger_and_goes_on(chain: Chain, tmp_path: 
     roots = []
 
     async def first(node: Aggregator) -> None:
-        tx_id, _ = node.submit(claim(chain, 1), forward=False)
+        tx_id, _ = node.submit(claim(chain, 1), now_ms(), forward=False)
         await node.outcome(tx_id, 10)
         roots.append((node.state.sequence, state_root(node.state)))
 
@@ -128,7 +130,7 @@ def test_a_restart_rebuilds_the_same_ledger_and_goes_on(chain: Chain, tmp_path: 
     journal.close()
 
     async def second(node: Aggregator) -> None:
-        tx_id, _ = node.submit(claim(chain, 2), forward=False)
+        tx_id, _ = node.submit(claim(chain, 2), now_ms(), forward=False)
         ordered = await node.outcome(tx_id, 10)
         assert ordered is not None and ordered.sequence > roots[0][0]
 

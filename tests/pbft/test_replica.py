@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from aggregator.pbft.events import Misbehaved, Received, Validate
 from aggregator.pbft.messages import Batch, PrePrepare, Vote, VoteKind, cast
+from aggregator.pbft.records import BecameCommitted, decode_record
+from aggregator.pbft.replica import Replica
+from aggregator.pbft.slots import Slot
 from tests.pbft.network import LIMITS, Committee
 
 
@@ -180,3 +185,58 @@ def test_a_proposal_counts_by_its_signature_not_by_who_brings_it() -> None:
     forged = cast(network.members.domain, network.keys[3], 3, VoteKind.PRE_PREPARE, 0, 2, batch.digest())
     effects = replica.step(Received(sender=0, message=PrePrepare(forged, batch), now_ms=network.now_ms))
     assert [type(effect) for effect in effects] == [Misbehaved]
+
+
+def bound_by(replica: Replica) -> object:
+    """Everything that says what a replica may still do."""
+    slots = {
+        sequence: (
+            slot.proposal and slot.proposal.vote,
+            slot.accepted,
+            slot.prepared,
+            slot.committed,
+            slot.own_prepare,
+            slot.own_commit,
+        )
+        for sequence, slot in sorted(replica._slots.items())
+        if slot != Slot() and sequence > replica.low
+    }
+    return replica.view, replica.active, replica.stable, replica._new_view, slots
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_journal_cut_at_a_checkpoint_binds_as_the_whole_one_did(seed: int) -> None:
+    committee = Committee(4, seed=seed, loss=0.1)
+    choose = random.Random(seed)
+    compared = 0
+    for number in range(60):
+        committee.submit(b"%d" % number)
+        committee.run(150)
+        victim = choose.randrange(4)
+        if choose.random() < 0.15:
+            committee.crash(victim)
+            committee.run(choose.choice((300, 3000)))
+            committee.restart(victim)
+        machine = committee.machines[victim]
+        stable = machine.replica.stable
+        if stable is None:
+            continue
+        whole = [decode_record(data) for data in machine.disk]
+        later = [
+            r for r in whole if isinstance(r, BecameCommitted) and r.committed.sequence > stable.sequence
+        ]
+        short = [*machine.replica.promises(stable), *later]
+        restored = [
+            Replica.restore(
+                committee.members,
+                victim,
+                committee.keys[victim],
+                records,
+                executed=len(machine.log),
+                limits=LIMITS,
+            )
+            for records in (whole, short)
+        ]
+        assert bound_by(restored[0]) == bound_by(restored[1])
+        compared += 1
+    assert compared > 10

@@ -18,6 +18,9 @@ from aggregator.pbft.messages import (
     NewView,
     NewViewContents,
     PrePrepare,
+    SnapshotOffer,
+    SnapshotPart,
+    StableCheckpoint,
     Vote,
     VoteKind,
     cast,
@@ -148,6 +151,20 @@ class _Liar:
             self._vote(VoteKind.PREPARE, getattr(message, "view", 0), far, digest),
             self._vote(VoteKind.CHECKPOINT, 0, far * 8, digest),
         ]
+
+    def snapshots(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Offers ledgers that nobody agreed on, and sends other bytes than it offered."""
+        if isinstance(message, CommittedBatches):
+            first = message.batches[0].sequence
+            root, far = self.choose.randbytes(32), first + self.choose.randrange(1, 40)
+            votes = tuple(self._vote(VoteKind.CHECKPOINT, 0, far, root) for _ in range(self.members.quorum))
+            proof = tuple(msgspec.structs.replace(vote, signer=i) for i, vote in enumerate(votes))
+            return [SnapshotOffer(StableCheckpoint(far, root, self.choose.choice((votes, proof))))]
+        if isinstance(message, SnapshotPart):
+            data = bytearray(message.data)
+            data[self.choose.randrange(len(data))] ^= 1 << self.choose.randrange(8)
+            return [msgspec.structs.replace(message, data=bytes(data))]
+        return [message]
 
     def corrupting(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Shows some members other transactions than it signed for, and breaks signatures."""

@@ -5,14 +5,18 @@ Each checker raises `Violation` with what it saw. None of them asks a replica wh
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from aggregator.ledger.state import State
 from aggregator.ledger.transition import ACCEPTED, TransactionResult
+from aggregator.member import Member
 from aggregator.pbft.messages import Committed
 from aggregator.pbft.quorum import InvalidProof, Members
-from aggregator.pbft.replica import Replica
 from protocol.errors import ProtocolError
+from tests.simulation.disk import SimulatedFolder
+
+MAX_DISK_BYTES = 8 * 1024 * 1024
+"""Far more than two generations of a simulated journal need, far less than a whole run writes."""
 
 
 class Violation(Exception):
@@ -31,6 +35,12 @@ class Checkers:
     submitted: set[bytes] = field(default_factory=set)
     accepted: dict[bytes, int] = field(default_factory=dict)
     """At-most-once and durability: where each accepted transaction took effect."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What happened in the run, to see that seeds reach what they are meant to reach."""
+
+    def count(self, what: str) -> None:
+        """Note that something happened once more."""
+        self.counts[what] += 1
 
     def delivered(self, member: int, committed: Committed) -> None:
         """Agreement, total order, and a certificate that a stranger can check."""
@@ -64,24 +74,33 @@ class Checkers:
         if self.roots.setdefault(sequence, root) != root:
             raise Violation(f"member {member} has another state root at {sequence} than others had")
 
-    def bounded(self, member: int, replica: Replica) -> None:
-        """Memory of a replica stays within what its limits say."""
+    def bounded(self, member: Member, disk: SimulatedFolder) -> None:
+        """Memory and disk of a member stay within what its limits say."""
+        replica = member.replica
         slots, bodies = len(replica._slots), len(replica._bodies)
         changes = sum(len(by) for by in replica._view_changes.values())
         if slots > self.window + 8 or bodies > 4 * self.window or changes > 2 * self.members.count:
             raise Violation(
-                f"member {member} keeps {slots} slots, {bodies} batches and {changes} view changes"
+                f"member {member.index} keeps {slots} slots, {bodies} batches and {changes} view changes"
+            )
+        states, held = len(member._at_checkpoint), len(member._held)
+        if states > self.window or held > self.window or disk.size_bytes > MAX_DISK_BYTES:
+            raise Violation(
+                f"member {member.index} keeps {states} ledgers, {held} proposals, {disk.size_bytes} bytes"
             )
 
-    def durable(self, member: int, state: State, sequence: int) -> None:
+    def durable(self, member: Member) -> None:
         """Whatever any honest member called accepted is in every healed member's ledger."""
+        sequence = member.replica.executed
         late = [at for at in self.accepted.values() if at > sequence]
         if late:
             raise Violation(
-                f"member {member} stands at {sequence} and misses accepted work up to {max(late)}"
+                f"member {member.index} stands at {sequence} and misses accepted work up to {max(late)}"
             )
-        if state.sequence != sequence:
-            raise Violation(f"member {member} counts {state.sequence} batches where it delivered {sequence}")
+        if member.state.sequence != sequence:
+            raise Violation(
+                f"member {member.index} counts {member.state.sequence} batches where it delivered {sequence}"
+            )
 
 
 __all__ = ["Checkers", "InvalidProof", "Violation"]

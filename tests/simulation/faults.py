@@ -20,6 +20,7 @@ LIES = (
     "withholding",
     "corrupting",
     "flooding",
+    "snapshots",
 )
 """The menu; see `tests.simulation.byzantine`."""
 
@@ -58,6 +59,8 @@ class Faults:
     pause_ms: int
     skew_ms: int
     """Largest difference of a member's clock from the true one."""
+    rot: int | None
+    """A member whose disk changes what was synced; with it, at most f fail for good."""
     transactions: int
     duration_ms: int
 
@@ -74,6 +77,7 @@ class Faults:
             self,
             members=4,
             liars=((0, "equivocating"),),
+            rot=None,
             crash_every_ms=choose.choice((300, 700, 1_500)),
             down_ms=choose.choice((20, 100)),
             partition_every_ms=0,
@@ -108,9 +112,16 @@ class Faults:
             pause_every_ms=choose.choice((0, 0, 6_000)),
             pause_ms=choose.choice((200, 2_500)),
             skew_ms=choose.choice((0, 0, 200, 2_000)),
-            transactions=choose.choice((10, 40, 80)),
+            rot=cls._rot(choose, members, set(liars)),
+            transactions=choose.choice((20, 80, 200)),
             duration_ms=choose.choice((10_000, 25_000)),
         )
+
+    @staticmethod
+    def _rot(choose: random.Random, members: int, lying: set[int]) -> int | None:
+        if len(lying) >= (members - 1) // 3 or choose.random() < 0.6:
+            return None
+        return choose.choice([index for index in range(members) if index not in lying])
 
     def describe(self) -> str:
         """All parameters on one line."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
@@ -306,6 +307,7 @@ def main() -> int:
     parser.add_argument("--only", help="one mutant by name")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
     rows: list[dict[str, Any]] = []
     for mutant in MUTANTS:
         if arguments.only in (None, mutant.__name__):

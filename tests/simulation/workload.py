@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 
 from aggregator.ledger.state import State
+from aggregator.origin.origin import Proposal
 from aggregator.pbft.messages import BatchOrigin
 from protocol.chain_events import (
     AnyChainEvent,
@@ -95,19 +96,22 @@ class Workload:
         self._start_ms = self._start_ms or now_ms
         return 1 + (now_ms - self._start_ms) // BLOCK_MS
 
-    def chain_events(self, state: State, now_ms: int) -> tuple[BatchOrigin, tuple[bytes, ...]] | None:
+    def propose(self, state: State, now_ms: int) -> Proposal | None:
         """What a primary at ``state`` would take in next; none if nothing happened."""
         after = state.origin.number if state.origin is not None else -1
         head = self._head(now_ms)
         events = self._encoded(after, head)
-        return (BatchOrigin(after, head, self.block_hash(head)), events) if events else None
+        if not events:
+            return None
+        return Proposal(origin=BatchOrigin(after, head, self.block_hash(head)), chain_events=events)
 
-    def confirms(self, origin: BatchOrigin, events: tuple[bytes, ...], now_ms: int) -> bool:
-        """Whether a member's own chain node says the same."""
-        return (
-            origin.number <= self._head(now_ms)
-            and origin.hash == self.block_hash(origin.number)
-            and events == self._encoded(origin.after, origin.number)
+    def confirm(self, proposal: Proposal, state: State, now_ms: int) -> bool | None:
+        """Whether a member's own chain node says the same; none if it cannot tell yet."""
+        origin, current = proposal.origin, state.origin.number if state.origin is not None else -1
+        if origin.number > self._head(now_ms) or origin.after != current:
+            return None
+        return origin.hash == self.block_hash(origin.number) and proposal.chain_events == self._encoded(
+            origin.after, origin.number
         )
 
     def _encoded(self, after: int, number: int) -> tuple[bytes, ...]:
@@ -121,16 +125,17 @@ class Workload:
     def next_transaction(self, now_ms: int) -> bytes:
         """A claim, a reveal, a test release, or nonsense: signed, and so worth a place in a batch."""
         key = self.choose.choice(PROVIDERS)
-        order = self.choose.choice(self.orders)
+        # The last order trains throughout: claims on it are good for a batch at any time.
+        (order,) = self.choose.choices(self.orders, weights=(1, 1, 4))
         oid = order_id(self.domain, order)
         mid = keccak256(key.address + oid)
         body = claim_body(mid, 100)
         kind = self.choose.random()
         fields: dict[str, object] = {}
         cls: type[Transaction] = Claim
-        if kind < 0.5:
+        if kind < 0.7:
             fields = {"commitment": commitment(oid, key.address, body, SALT)}
-        elif kind < 0.85:
+        elif kind < 0.92:
             cls, fields = (
                 ClaimReveal,
                 {"mid": mid, "size_bytes": 100, "links": ("http://x/ipfs/y",), "salt": SALT},

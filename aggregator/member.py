@@ -1,0 +1,494 @@
+"""One member of the committee: replica, ledger, pool and journal in one synchronous piece.
+
+Time comes in with every call and messages leave through a function, so the same code runs in a process
+(`aggregator.node`), in the simulator and in benchmarks. Per round it lets the replica step through events,
+writes all `Persist` effects and syncs the journal once, and only then lets messages leave and batches reach
+the ledger: "persist before send" is decided here and nowhere else.
+
+Source: design sections 6 and 11; PoT 3.1.2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from aggregator.archive import Archive
+from aggregator.journal.journal import Journal
+from aggregator.ledger.root import state_root
+from aggregator.ledger.state import State, genesis
+from aggregator.ledger.transition import (
+    ACCEPTED,
+    Applied,
+    TransactionResult,
+    apply_block,
+    authenticated,
+    check,
+    next_deadline_ms,
+)
+from aggregator.mempool import Mempool, PoolFull, Waiting
+from aggregator.origin.origin import Proposal
+from aggregator.pbft.agreement import Limits
+from aggregator.pbft.events import (
+    Broadcast,
+    Deliver,
+    Effect,
+    EnteredView,
+    Event,
+    Executed,
+    Installed,
+    Misbehaved,
+    Persist,
+    Propose,
+    Received,
+    Send,
+    Serve,
+    Tick,
+    Transfer,
+    Validate,
+    Validated,
+)
+from aggregator.pbft.messages import (
+    MAX_BATCH_TRANSACTIONS,
+    MAX_PART_BYTES,
+    Batch,
+    Committed,
+    CommittedBatches,
+    FetchSnapshot,
+    Forward,
+    LinkMessage,
+    ReportSignature,
+    SnapshotOffer,
+    SnapshotPart,
+    StableCheckpoint,
+)
+from aggregator.pbft.quorum import Members
+from aggregator.pbft.records import BecameCommitted, BecameStable
+from aggregator.pbft.replica import Replica
+from aggregator.proposals import block_of, fault_in
+from aggregator.snapshot import Snapshot, decode_snapshot
+from aggregator.state_transfer import StateTransfer
+from protocol.crypto import Key
+from protocol.errors import InvalidEncoding, ProtocolError
+
+log = logging.getLogger(__name__)
+
+FORWARD_AGAIN_MS: Final = 1_000
+"""A transaction that waits longer is sent to the others again: they may have lost it."""
+MAX_FORWARDED_AGAIN: Final = 64
+MAX_SERVED: Final = 64
+MAX_SERVED_BYTES: Final = 8 * 1024 * 1024
+MAX_KNOWN_RESULTS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedResult:
+    """What became of a transaction, and where it was ordered."""
+
+    sequence: int
+    result: TransactionResult
+
+
+@dataclass(slots=True)
+class Held:
+    """A proposal whose origin this member's chain node has not confirmed yet."""
+
+    request: Validate
+    proposal: Proposal
+
+
+Outbox = Callable[[int | None, LinkMessage], None]
+"""Sends a message to one member, or to all others when the member is none."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an operator watches."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    misbehaviour: Counter[int] = field(default_factory=Counter)
+
+
+class Member:
+    """Replica, ledger, pool and journal of member ``index``. Not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        members: Members,
+        index: int,
+        key: Key,
+        treasury: bytes,
+        journal: Journal,
+        send: Outbox,
+        limits: Limits | None = None,
+        replica: type[Replica] = Replica,
+    ) -> None:
+        self.members = members
+        self.index = index
+        self.state = genesis(members.domain, treasury)
+        self.mempool = Mempool()
+        self.counters = Counters()
+        self.results: dict[bytes, OrderedResult] = {}
+        self.archive = Archive()
+        self.now_ms = 0
+        """The latest time this member was told."""
+        self._limits = limits or Limits()
+        self._key = key
+        self._journal = journal
+        self._send = send
+        self._held: list[Held] = []
+        self._at_checkpoint: dict[int, State] = {}
+        """The ledger at sequence numbers whose checkpoint is not stable yet."""
+        self._transfer: StateTransfer | None = None
+        self._snapshot: StableCheckpoint | None = None
+        """The checkpoint that the journal starts from."""
+        self._proposed_ids: dict[int, set[bytes]] = {}
+        self._origin_ready: Proposal | None = None
+        self._origin_since_ms: int | None = None
+        self._origin_in_flight = 0
+        self._forwarded_ms = 0
+        self._replica_type = replica
+        self.replica = replica(members, index, key, self._limits)
+
+    # Life ------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Rebuild ledger and replica from the journal: call once, before anything else.
+
+        Raises:
+            JournalDamaged: what this member promised cannot be told any more.
+        """
+        stored = self._journal.snapshot()
+        if stored is not None:
+            snapshot = decode_snapshot(stored[1])
+            self._adopt(snapshot)
+            self._snapshot = snapshot.checkpoint if stored[0] == self._journal.generation else None
+        for committed in self._journal.recent(self.state.sequence):
+            self._apply(committed)
+        self.replica = self._replica_type.restore(
+            self.members,
+            self.index,
+            self._key,
+            self._journal.records(),
+            executed=self.state.sequence,
+            limits=self._limits,
+        )
+
+    def tick(self, now_ms: int) -> None:
+        """Time passed: watch the primary, propose what is due, remind the others of what waits here."""
+        self.now_ms = now_ms
+        self.round(deque([Tick(now_ms=now_ms, waiting_since_ms=self._waiting_since_ms())]))
+        self._forward_again()
+        if self._transfer is not None and self._transfer.stalled(now_ms):
+            self._transfer = None
+
+    def receive(self, sender: int, message: LinkMessage, now_ms: int) -> None:
+        """Take in what arrived from another member, save report signatures (see `aggregator.service`)."""
+        self.now_ms = now_ms
+        event = self.take(sender, message)
+        if event is not None:
+            self.round(deque([event]))
+
+    def take(self, sender: int, message: LinkMessage) -> Event | None:
+        """The event for the replica that a message is; none if it was for the pool and is dealt with."""
+        match message:
+            case Forward(transaction=data):
+                self._take_forwarded(sender, data)
+                return None
+            case FetchSnapshot():
+                self._send_part(sender, message)
+                return None
+            case SnapshotPart():
+                return self._take_part(sender, message)
+            case ReportSignature():
+                raise AssertionError("report signatures go to the update room")
+            case _:
+                return Received(sender=sender, message=message, now_ms=self.now_ms)
+
+    def _take_forwarded(self, sender: int, data: bytes) -> None:
+        try:
+            self.submit(data, self.now_ms, forward=False)
+        except PoolFull:
+            self.counters.events["pool_full"] += 1
+        except ProtocolError as reason:
+            self.counters.misbehaviour[sender] += 1
+            log.warning("member %d forwarded a bad transaction: %s", sender, reason)
+
+    def _forward_again(self) -> None:
+        """Let all members know what waits here; one that alone waited would ask for views in vain."""
+        if self.now_ms - self._forwarded_ms < FORWARD_AGAIN_MS:
+            return
+        self._forwarded_ms = self.now_ms
+        for item in self.mempool.oldest(self.now_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
+            outlook = check(self.state, item.data)
+            if outlook.code == ACCEPTED:
+                self._send(None, Forward(item.data))
+            else:
+                # Its time has passed while it waited: nobody will order it, so nobody should wait for it.
+                self.mempool.forget([item.tx_id], {})
+                self._record(OrderedResult(sequence=self.state.sequence, result=outlook))
+
+    def _waiting_since_ms(self) -> int | None:
+        """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
+        since = [self.mempool.oldest_ms, self._origin_since_ms]
+        deadline = next_deadline_ms(self.state)
+        if deadline is not None and deadline <= self.now_ms:
+            since.append(deadline)
+        return min((at for at in since if at is not None), default=None)
+
+    def round(self, events: deque[Event]) -> None:
+        """Step through events and act on their effects; follow-up events and proposals are part of it."""
+        self._settle(events)
+        while (proposal := self._due_proposal()) is not None:
+            self._settle(deque([proposal]))
+
+    def _settle(self, events: deque[Event]) -> None:
+        while events:
+            effects: list[Effect] = []
+            while events:
+                effects.extend(self.replica.step(events.popleft()))
+            for effect in effects:
+                if isinstance(effect, Persist):
+                    self._journal.append(effect.record)
+            self._journal.sync()
+            for effect in effects:
+                follow_up = self._act(effect)
+                if follow_up is not None:
+                    events.append(follow_up)
+
+    def _act(self, effect: Effect) -> Event | None:
+        match effect:
+            case Broadcast(message=message):
+                self._send(None, message)
+            case Send(to=to, message=message):
+                self._send(to, message)
+            case Deliver(committed=committed):
+                return self._execute(committed)
+            case Validate():
+                return self._validate(effect)
+            case Serve(to=to, sequence=sequence):
+                self._serve(to, sequence)
+            case Transfer(source=source, checkpoint=checkpoint):
+                self._start_transfer(source, checkpoint)
+            case EnteredView(view=view, primary=primary):
+                self.counters.events["views_entered"] += 1
+                self._proposed_ids.clear()
+                self._origin_in_flight = 0
+                log.info("view %d begins with member %d as primary", view, primary)
+            case Misbehaved(sender=sender, reason=reason):
+                self.counters.misbehaviour[sender] += 1
+                log.warning("member %d: %s", sender, reason)
+            case Persist(record=BecameStable(checkpoint=checkpoint)):
+                self._start_anew_if_due(checkpoint)
+            case Persist():
+                pass
+        return None
+
+    # Executing -------------------------------------------------------------------------------------
+
+    def _execute(self, committed: Committed) -> Executed:
+        applied = self._apply(committed)
+        self.mempool.forget((result.tx_id for result in applied.results), self.state.nonces)
+        self._proposed_ids.pop(committed.sequence, None)
+        if committed.batch.origin is not None:
+            self._origin_in_flight = 0
+            self._origin_ready, self._origin_since_ms = None, None
+        due = committed.sequence % self._limits.checkpoint_interval == 0
+        if due:
+            self._at_checkpoint[committed.sequence] = self.state
+        return Executed(sequence=committed.sequence, root=state_root(self.state) if due else None)
+
+    def _apply(self, committed: Committed) -> Applied:
+        applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
+        self.state = applied.state
+        self.counters.events["batches"] += 1
+        for result in applied.results:
+            self.counters.events["accepted" if result.code == ACCEPTED else "refused"] += 1
+            self._record(OrderedResult(sequence=committed.sequence, result=result))
+        self.archive.listen(applied.events)
+        return applied
+
+    def _record(self, ordered: OrderedResult) -> None:
+        tx_id = ordered.result.tx_id
+        known = self.results.get(tx_id)
+        if known is None or known.result.code != ACCEPTED:
+            # Ordered again after a view change, an accepted transaction is refused; it stays accepted.
+            self.results[tx_id] = ordered
+        if len(self.results) > MAX_KNOWN_RESULTS:
+            del self.results[next(iter(self.results))]
+
+    def _serve(self, to: int, sequence: int) -> None:
+        batches: list[Committed] = []
+        size = 0
+        while len(batches) < MAX_SERVED and size < MAX_SERVED_BYTES:
+            committed = self._journal.committed(sequence + len(batches))
+            if committed is None:
+                break
+            batches.append(committed)
+            size += sum(map(len, committed.batch.transactions + committed.batch.chain_events))
+        if batches:
+            self._send(to, CommittedBatches(tuple(batches)))
+        elif self._snapshot is not None and sequence <= self._snapshot.sequence:
+            self._send(to, SnapshotOffer(self._snapshot))
+
+    # Snapshots -------------------------------------------------------------------------------------
+
+    def _start_anew_if_due(self, checkpoint: StableCheckpoint) -> None:
+        """Let the journal start from a stable checkpoint once it has grown long."""
+        sequence = checkpoint.sequence
+        state = self._at_checkpoint.get(sequence)
+        self._at_checkpoint = {at: kept for at, kept in self._at_checkpoint.items() if at > sequence}
+        grown = (
+            sequence - self._journal.generation >= self._limits.snapshot_interval
+            or self._journal.size_bytes >= self._limits.snapshot_log_bytes
+        )
+        if state is not None and grown:
+            snapshot = Snapshot(checkpoint=checkpoint, state=state, archive=self.archive)
+            self._start_anew(checkpoint, snapshot.encode())
+
+    def _start_anew(self, checkpoint: StableCheckpoint, snapshot: bytes) -> None:
+        above = range(checkpoint.sequence + 1, checkpoint.sequence + self._limits.window + 1)
+        committed = (self._journal.committed(sequence) for sequence in above)
+        batches = [BecameCommitted(batch) for batch in committed if batch is not None]
+        self._journal.cut(checkpoint.sequence, snapshot, [*self.replica.promises(checkpoint), *batches])
+        self._snapshot = checkpoint
+        self.counters.events["snapshots"] += 1
+
+    def _start_transfer(self, source: int, checkpoint: StableCheckpoint) -> None:
+        if self._transfer is None:
+            self._transfer = StateTransfer(source, checkpoint, self.now_ms)
+            log.info("fetching the ledger at %d from member %d", checkpoint.sequence, source)
+            self._send(source, self._transfer.next_request())
+
+    def _send_part(self, to: int, request: FetchSnapshot) -> None:
+        found = self._journal.snapshot_part(request.sequence, request.offset, MAX_PART_BYTES)
+        if found is not None and found[1]:
+            self._send(to, SnapshotPart(request.sequence, request.offset, *found))
+
+    def _take_part(self, sender: int, part: SnapshotPart) -> Event | None:
+        transfer = self._transfer
+        if transfer is None or not transfer.take(sender, part, self.now_ms):
+            return None
+        if not transfer.complete(part):
+            self._send(sender, transfer.next_request())
+            return None
+        self._transfer = None
+        return self._install(sender, transfer)
+
+    def _install(self, sender: int, transfer: StateTransfer) -> Event | None:
+        checkpoint, data = transfer.checkpoint, bytes(transfer.data)
+        if checkpoint.sequence <= self.state.sequence:
+            return None  # caught up by batches meanwhile
+        try:
+            snapshot = decode_snapshot(data)
+            if snapshot.checkpoint != checkpoint:
+                raise InvalidEncoding("it is of another checkpoint")
+        except InvalidEncoding as reason:
+            self.counters.misbehaviour[sender] += 1
+            log.warning("member %d sent a snapshot that is none: %s", sender, reason)
+            return None
+        self._start_anew(checkpoint, data)
+        self._adopt(snapshot)
+        self.mempool.forget((), self.state.nonces)
+        self._proposed_ids.clear()
+        self._origin_ready, self._origin_since_ms, self._origin_in_flight = None, None, 0
+        return Installed(checkpoint=checkpoint)
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        self.state, self.archive = snapshot.state, snapshot.archive
+        self._at_checkpoint.clear()
+
+    # Proposing and validating ----------------------------------------------------------------------
+
+    def _due_proposal(self) -> Event | None:
+        """The next batch, if this member is primary and has work for one."""
+        if not self.replica.can_propose:
+            return None
+        under_way = set().union(*self._proposed_ids.values()) if self._proposed_ids else set()
+        chosen = self.mempool.select(under_way, MAX_BATCH_TRANSACTIONS)
+        origin = self._origin_ready if not self._origin_in_flight else None
+        deadline = next_deadline_ms(self.state)
+        overdue = deadline is not None and deadline <= self.now_ms and not self.replica.in_flight
+        if not (chosen or origin or overdue):
+            return None
+        batch = Batch(
+            timestamp_ms=max(self.now_ms, self.state.now_ms),
+            origin=origin.origin if origin else None,
+            chain_events=origin.chain_events if origin else (),
+            transactions=tuple(item.data for item in chosen),
+        )
+        sequence = self.replica.executed + self.replica.in_flight + 1
+        self._proposed_ids[sequence] = {item.tx_id for item in chosen}
+        self._origin_in_flight = sequence if origin else self._origin_in_flight
+        return Propose(batch=batch, now_ms=self.now_ms)
+
+    def _validate(self, request: Validate) -> Event | None:
+        reason = fault_in(request.batch, self.members.domain, self.now_ms)
+        if reason is not None:
+            log.warning("proposal %d is not valid: %s", request.sequence, reason)
+            return _verdict(request, False)
+        if request.batch.origin is None:
+            return _verdict(request, True)
+        proposal = Proposal(origin=request.batch.origin, chain_events=request.batch.chain_events)
+        if len(self._held) < self._limits.window:
+            self._held.append(Held(request, proposal))
+        return None
+
+    # Chain -----------------------------------------------------------------------------------------
+
+    def chain_moved(self, proposal: Proposal, now_ms: int) -> None:
+        """This member's chain node has new events; a primary orders them next."""
+        current = self.state.origin.number if self.state.origin is not None else -1
+        if proposal.origin.after == current:
+            self._origin_ready = proposal
+            self._origin_since_ms = self._origin_since_ms or now_ms
+
+    def take_held(self) -> list[Held]:
+        """Proposals that wait for the chain node's word; answer each with `confirm` or `hold` it again."""
+        held, self._held = self._held, []
+        return [
+            item
+            for item in held
+            if item.request.view == self.replica.view and item.request.sequence > self.replica.executed
+        ]
+
+    def hold(self, item: Held) -> None:
+        """The chain node cannot tell yet."""
+        self._held.append(item)
+
+    def confirm(self, item: Held, answer: bool) -> Event:
+        """The chain node said whether a held proposal's events are what the chain said."""
+        return _verdict(item.request, answer)
+
+    # Transactions ----------------------------------------------------------------------------------
+
+    def submit(self, data: bytes, now_ms: int, *, forward: bool) -> tuple[bytes, TransactionResult | None]:
+        """Take a transaction from the public or from a peer into the pool.
+
+        Returns its id and, if the ledger would refuse it as things stand, that refusal (it is not pooled).
+
+        Raises:
+            ProtocolError: malformed or badly signed.
+            PoolFull: no room.
+        """
+        signed, tx_id = authenticated(self.members.domain, data)
+        known = self.results.get(tx_id)
+        if known is not None and known.result.code == ACCEPTED:
+            return tx_id, known.result
+        if tx_id not in self.mempool:
+            outlook = check(self.state, data)
+            if outlook.code != ACCEPTED:
+                return tx_id, outlook
+            self.results.pop(tx_id, None)  # an earlier refusal no longer says anything
+            self.mempool.add(Waiting(tx_id=tx_id, data=data, signed=signed, arrived_ms=now_ms))
+            if forward:
+                self._send(None, Forward(data))
+        return tx_id, None
+
+
+def _verdict(request: Validate, valid: bool) -> Validated:
+    return Validated(view=request.view, sequence=request.sequence, digest=request.digest, valid=valid)

@@ -1,0 +1,64 @@
+"""A snapshot: the ledger at a stable checkpoint with the quorum's word for it, and the archive beside it.
+
+Guarantee: what `decode` returns is the ledger that the checkpoint's root names, and the archive that this
+ledger names; that the checkpoint is a quorum's is for the caller to check (`Members.verify_stable`).
+
+Source: Castro and Liskov 1999, section 4.6 (state transfer); design section 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from aggregator.archive import Archive
+from aggregator.ledger import codec
+from aggregator.ledger.root import state_root
+from aggregator.ledger.state import State
+from aggregator.pbft.messages import StableCheckpoint
+from protocol.errors import InvalidEncoding
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    checkpoint: StableCheckpoint
+    state: bytes
+    archive: bytes
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(_Stored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The ledger at ``checkpoint.sequence`` and what it has dropped before (``archive`` may hold more)."""
+
+    checkpoint: StableCheckpoint
+    state: State
+    archive: Archive
+
+    def encode(self) -> bytes:
+        """Bytes for the journal and for members that are far behind."""
+        return _ENCODER.encode(
+            _Stored(self.checkpoint, codec.encode(self.state), self.archive.encode(self.state.settled_epoch)),
+        )
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """Inverse of `Snapshot.encode`.
+
+    Raises:
+        InvalidEncoding: not a snapshot, or not of the ledger that its checkpoint names.
+    """
+    try:
+        stored = _DECODER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
+        raise InvalidEncoding(f"not a snapshot: {reason}") from reason
+    state = codec.decode(State, stored.state)
+    if state.sequence != stored.checkpoint.sequence or state_root(state) != stored.checkpoint.root:
+        raise InvalidEncoding("the snapshot's ledger is not the one of its checkpoint")
+    return Snapshot(
+        checkpoint=stored.checkpoint, state=state, archive=Archive.decode(stored.archive, state.history)
+    )
