@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aggregator.archive import Archive
+from aggregator.assembly import Assembly
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State, genesis
@@ -55,8 +56,10 @@ from aggregator.pbft.messages import (
     MAX_BATCH_TRANSACTIONS,
     MAX_PART_BYTES,
     Batch,
+    Bodies,
     Committed,
     CommittedBatches,
+    FetchBodies,
     FetchSnapshot,
     Forward,
     LinkMessage,
@@ -68,10 +71,10 @@ from aggregator.pbft.messages import (
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import BecameCommitted, BecameStable
 from aggregator.pbft.replica import Replica
-from aggregator.proposals import block_of, fault_in
+from aggregator.proposals import block_of, fault_in, forgery_in
 from aggregator.snapshot import Snapshot, decode_snapshot
 from aggregator.state_transfer import StateTransfer
-from protocol.crypto import Key
+from protocol.crypto import Key, keccak256
 from protocol.errors import InvalidEncoding, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class Held:
     """A proposal whose origin this member's chain node has not confirmed yet."""
 
     request: Validate
+    batch: Batch
     proposal: Proposal
 
 
@@ -140,6 +144,7 @@ class Member:
         self._key = key
         self._journal = journal
         self._send = send
+        self._assembly = Assembly(self.mempool.body)
         self._held: list[Held] = []
         self._at_checkpoint: dict[int, State] = {}
         """The ledger at sequence numbers whose checkpoint is not stable yet."""
@@ -183,31 +188,35 @@ class Member:
         self.now_ms = now_ms
         self.round(deque([Tick(now_ms=now_ms, waiting_since_ms=self._waiting_since_ms())]))
         self._forward_again()
+        self._fetch_missing()
         if self._transfer is not None and self._transfer.stalled(now_ms):
             self._transfer = None
 
     def receive(self, sender: int, message: LinkMessage, now_ms: int) -> None:
         """Take in what arrived from another member, save report signatures (see `aggregator.service`)."""
         self.now_ms = now_ms
-        event = self.take(sender, message)
-        if event is not None:
-            self.round(deque([event]))
+        self.round(deque(self.take(sender, message)))
 
-    def take(self, sender: int, message: LinkMessage) -> Event | None:
-        """The event for the replica that a message is; none if it was for the pool and is dealt with."""
+    def take(self, sender: int, message: LinkMessage) -> list[Event]:
+        """The events for the replica that a message leads to; what is for others here is dealt with."""
         match message:
             case Forward(transaction=data):
                 self._take_forwarded(sender, data)
-                return None
+                return self._arrived((data,))
+            case Bodies(transactions=transactions):
+                return self._arrived(transactions)
+            case FetchBodies(contents=contents):
+                self._send_bodies(sender, contents)
+                return []
             case FetchSnapshot():
                 self._send_part(sender, message)
-                return None
+                return []
             case SnapshotPart():
                 return self._take_part(sender, message)
             case ReportSignature():
                 raise AssertionError("report signatures go to the update room")
             case _:
-                return Received(sender=sender, message=message, now_ms=self.now_ms)
+                return [Received(sender=sender, message=message, now_ms=self.now_ms)]
 
     def _take_forwarded(self, sender: int, data: bytes) -> None:
         try:
@@ -369,20 +378,20 @@ class Member:
         if found is not None and found[1]:
             self._send(to, SnapshotPart(request.sequence, request.offset, *found))
 
-    def _take_part(self, sender: int, part: SnapshotPart) -> Event | None:
+    def _take_part(self, sender: int, part: SnapshotPart) -> list[Event]:
         transfer = self._transfer
         if transfer is None or not transfer.take(sender, part, self.now_ms):
-            return None
+            return []
         if not transfer.complete(part):
             self._send(sender, transfer.next_request())
-            return None
+            return []
         self._transfer = None
         return self._install(sender, transfer)
 
-    def _install(self, sender: int, transfer: StateTransfer) -> Event | None:
+    def _install(self, sender: int, transfer: StateTransfer) -> list[Event]:
         checkpoint, data = transfer.checkpoint, bytes(transfer.data)
         if checkpoint.sequence <= self.state.sequence:
-            return None  # caught up by batches meanwhile
+            return []  # caught up by batches meanwhile
         try:
             snapshot = decode_snapshot(data)
             if snapshot.checkpoint != checkpoint:
@@ -390,13 +399,13 @@ class Member:
         except InvalidEncoding as reason:
             self.counters.misbehaviour[sender] += 1
             log.warning("member %d sent a snapshot that is none: %s", sender, reason)
-            return None
+            return []
         self._start_anew(checkpoint, data)
         self._adopt(snapshot)
         self.mempool.forget((), self.state.nonces)
         self._proposed_ids.clear()
         self._origin_ready, self._origin_since_ms, self._origin_in_flight = None, None, 0
-        return Installed(checkpoint=checkpoint)
+        return [Installed(checkpoint=checkpoint)]
 
     def _adopt(self, snapshot: Snapshot) -> None:
         self.state, self.archive = snapshot.state, snapshot.archive
@@ -423,20 +432,58 @@ class Member:
         )
         sequence = self.replica.executed + self.replica.in_flight + 1
         self._proposed_ids[sequence] = {item.tx_id for item in chosen}
+        self._assembly.keep(batch.transactions)
         self._origin_in_flight = sequence if origin else self._origin_in_flight
         return Propose(batch=batch, now_ms=self.now_ms)
 
     def _validate(self, request: Validate) -> Event | None:
-        reason = fault_in(request.batch, self.members.domain, self.now_ms)
+        reason = fault_in(request.outline, self.now_ms)
         if reason is not None:
-            log.warning("proposal %d is not valid: %s", request.sequence, reason)
-            return _verdict(request, False)
-        if request.batch.origin is None:
-            return _verdict(request, True)
-        proposal = Proposal(origin=request.batch.origin, chain_events=request.batch.chain_events)
-        if len(self._held) < self._limits.window:
-            self._held.append(Held(request, proposal))
+            return self._refuse(request, reason)
+        batch, missing = self._assembly.start(request, self.now_ms)
+        if batch is not None:
+            return self._check_assembled(request, batch)
+        if missing:
+            self._send(self.members.primary(request.view), FetchBodies(tuple(missing)))
         return None
+
+    def _refuse(self, request: Validate, reason: str) -> Validated:
+        log.warning("proposal %d is not valid: %s", request.sequence, reason)
+        return _verdict(request, None)
+
+    def _check_assembled(self, request: Validate, batch: Batch) -> Event | None:
+        reason = forgery_in(batch.transactions, self.members.domain)
+        if reason is not None:
+            return self._refuse(request, reason)
+        if batch.origin is None:
+            return _verdict(request, batch)
+        proposal = Proposal(origin=batch.origin, chain_events=batch.chain_events)
+        if len(self._held) < self._limits.window:
+            self._held.append(Held(request, batch, proposal))
+        return None
+
+    def _arrived(self, transactions: tuple[bytes, ...]) -> list[Event]:
+        """Proposals that were waiting for these transactions, checked."""
+        if not len(self._assembly):
+            return []
+        complete = self._assembly.take(transactions)
+        return [event for item in complete if (event := self._check_assembled(*item)) is not None]
+
+    def _send_bodies(self, to: int, contents: tuple[bytes, ...]) -> None:
+        found: list[bytes] = []
+        size = 0
+        for content in contents:
+            data = self._assembly.body(content)
+            if data is not None and size + len(data) <= MAX_SERVED_BYTES:
+                found.append(data)
+                size += len(data)
+        if found:
+            self._send(to, Bodies(tuple(found)))
+
+    def _fetch_missing(self) -> None:
+        missing = self._assembly.due(self.replica.view, self.replica.executed, self.now_ms)
+        if missing:
+            self._send(None, FetchBodies(tuple(missing[:MAX_BATCH_TRANSACTIONS])))
 
     # Chain -----------------------------------------------------------------------------------------
 
@@ -462,7 +509,7 @@ class Member:
 
     def confirm(self, item: Held, answer: bool) -> Event:
         """The chain node said whether a held proposal's events are what the chain said."""
-        return _verdict(item.request, answer)
+        return _verdict(item.request, item.batch if answer else None)
 
     # Transactions ----------------------------------------------------------------------------------
 
@@ -484,11 +531,13 @@ class Member:
             if outlook.code != ACCEPTED:
                 return tx_id, outlook
             self.results.pop(tx_id, None)  # an earlier refusal no longer says anything
-            self.mempool.add(Waiting(tx_id=tx_id, data=data, signed=signed, arrived_ms=now_ms))
+            self.mempool.add(
+                Waiting(tx_id=tx_id, content=keccak256(data), data=data, signed=signed, arrived_ms=now_ms)
+            )
             if forward:
                 self._send(None, Forward(data))
         return tx_id, None
 
 
-def _verdict(request: Validate, valid: bool) -> Validated:
-    return Validated(view=request.view, sequence=request.sequence, digest=request.digest, valid=valid)
+def _verdict(request: Validate, batch: Batch | None) -> Validated:
+    return Validated(view=request.view, sequence=request.sequence, digest=request.digest, batch=batch)

@@ -23,6 +23,8 @@ class Waiting:
     """A transaction that was authenticated here."""
 
     tx_id: bytes
+    content: bytes
+    """Keccak-256 of ``data``: what a proposal names it by."""
     data: bytes
     signed: SignedTransaction
     arrived_ms: int
@@ -37,6 +39,7 @@ class Mempool:
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Waiting] = {}
+        self._by_content: dict[bytes, Waiting] = {}
         self._per_sender: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -44,6 +47,11 @@ class Mempool:
 
     def __contains__(self, tx_id: bytes) -> bool:
         return tx_id in self._waiting
+
+    def body(self, content: bytes) -> bytes | None:
+        """The waiting transaction with this hash."""
+        item = self._by_content.get(content)
+        return item.data if item is not None else None
 
     @property
     def oldest_ms(self) -> int | None:
@@ -70,7 +78,7 @@ class Mempool:
         sender = item.signed.body.sender
         if len(self._waiting) >= MAX_TRANSACTIONS or self._per_sender[sender] >= MAX_PER_SENDER:
             raise PoolFull("too many transactions are waiting; try again in a few seconds")
-        self._waiting[item.tx_id] = item
+        self._waiting[item.tx_id] = self._by_content[item.content] = item
         self._per_sender[sender] += 1
 
     def select(self, exclude: set[bytes], limit: int) -> list[Waiting]:
@@ -106,6 +114,7 @@ class Mempool:
     def _drop(self, tx_id: bytes) -> None:
         item = self._waiting.pop(tx_id, None)
         if item is not None:
+            self._by_content.pop(item.content, None)
             sender = item.signed.body.sender
             self._per_sender[sender] -= 1
             if not self._per_sender[sender]:

@@ -20,6 +20,7 @@ from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event
 from aggregator.pbft.messages import LinkMessage, header_of
 from protocol.certificate import CommitSignature, TransactionCertificate, place_leaf
+from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
 from protocol.merkle import proof
 
@@ -67,8 +68,7 @@ class Aggregator(Member):
     async def on_link_message(self, sender: int, message: LinkMessage) -> None:
         """Take in what arrived from another member, save report signatures (see `aggregator.service`)."""
         self.now_ms = now_ms()
-        event = self.take(sender, message)
-        if event is not None:
+        for event in self.take(sender, message):
             await self.post(event)
 
     async def _consume(self) -> None:
@@ -136,7 +136,7 @@ class Aggregator(Member):
         if tx_id not in ids:
             return None
         index = ids.index(tx_id)
-        leaves = [place_leaf(place, data) for place, data in enumerate(transactions)]
+        leaves = [place_leaf(place, keccak256(data)) for place, data in enumerate(transactions)]
         return TransactionCertificate(
             view=committed.certificate[0].view,
             sequence=committed.sequence,

@@ -7,11 +7,12 @@ Source: design section 6 (timestamp bounds), section 5 (origins).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from aggregator.ledger.state import Origin
 from aggregator.ledger.transition import Block, authenticated
-from aggregator.pbft.messages import Batch
+from aggregator.pbft.messages import Batch, Outline
 from protocol.chain_events import decode_event
 from protocol.errors import ProtocolError
 from protocol.typed_data import Domain
@@ -35,24 +36,34 @@ def block_of(sequence: int, batch: Batch) -> Block:
     )
 
 
-def fault_in(batch: Batch, domain: Domain, now_ms: int) -> str | None:
-    """What an honest primary would not have proposed; none if the batch is in order.
+def fault_in(outline: Outline, now_ms: int) -> str | None:
+    """What an honest primary would not have proposed; none if the outline is in order.
 
     Whether its chain events are what the chain said is another question: `aggregator.origin`.
     """
-    if not now_ms - MAX_AGE_MS <= batch.timestamp_ms <= now_ms + MAX_SKEW_MS:
-        return f"its time {batch.timestamp_ms} is not near {now_ms}"
-    if batch.origin is None and batch.chain_events:
+    if not now_ms - MAX_AGE_MS <= outline.timestamp_ms <= now_ms + MAX_SKEW_MS:
+        return f"its time {outline.timestamp_ms} is not near {now_ms}"
+    if outline.origin is None and outline.chain_events:
         return "it has chain events without an origin"
+    if len(set(outline.transactions)) != len(outline.transactions):
+        return "it names a transaction twice"
+    try:
+        for data in outline.chain_events:
+            decode_event(data)
+    except ProtocolError as reason:
+        return str(reason)
+    return None
+
+
+def forgery_in(transactions: Iterable[bytes], domain: Domain) -> str | None:
+    """Why a batch's transactions cannot have come from their senders; none if all did, each once."""
     seen = set()
     try:
-        for data in batch.transactions:
+        for data in transactions:
             _, tx_id = authenticated(domain, data)
             if tx_id in seen:
                 return "it holds a transaction twice"
             seen.add(tx_id)
-        for data in batch.chain_events:
-            decode_event(data)
     except ProtocolError as reason:
         return str(reason)
     return None

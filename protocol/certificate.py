@@ -64,14 +64,14 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
-def place_leaf(index: int, data: bytes) -> bytes:
-    """Merkle leaf of the thing at place ``index`` of a batch."""
-    return keccak256(keccak256(index.to_bytes(8, "big") + keccak256(data)))
+def place_leaf(index: int, content: bytes) -> bytes:
+    """Merkle leaf of the thing with hash ``content`` (its Keccak-256) at place ``index`` of a batch."""
+    return keccak256(keccak256(index.to_bytes(8, "big") + content))
 
 
-def places_root(items: Sequence[bytes]) -> bytes:
-    """Merkle root over all things of a batch, in their order."""
-    return merkle.root([place_leaf(index, data) for index, data in enumerate(items)])
+def places_root(contents: Sequence[bytes]) -> bytes:
+    """Merkle root over all things of a batch, given by their hashes in their order."""
+    return merkle.root([place_leaf(index, content) for index, content in enumerate(contents)])
 
 
 class CommitSignature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +100,7 @@ class TransactionCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_u
         """
         if not 0 <= self.index < self.header.transactions_count:
             raise InvalidCertificate("the certificate's place is not in its batch")
-        leaf = place_leaf(self.index, transaction)
+        leaf = place_leaf(self.index, keccak256(transaction))
         if not merkle.verify(leaf, self.path, self.header.transactions_root):
             raise InvalidCertificate("the transaction is not in the certificate's batch")
         vote = SignedVote(kind=COMMIT, view=self.view, sequence=self.sequence, digest=self.header.digest())

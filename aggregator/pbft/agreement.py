@@ -36,6 +36,7 @@ from aggregator.pbft.messages import (
     Vote,
     VoteKind,
     cast,
+    outline_of,
 )
 from aggregator.pbft.quorum import InvalidProof, Members
 from aggregator.pbft.records import (
@@ -60,6 +61,8 @@ class Limits:
     view_timeout_ms: int = 4_000
     """First timeout; it doubles with every view that brings no progress."""
     max_view_timeout_ms: int = 120_000
+    starvation_timeout_ms: int = 30_000
+    """A primary under which something known waits so long is replaced, whatever else it orders."""
     retransmit_ms: int = 500
     """After this long without progress, own votes and the own position are said again."""
     snapshot_interval: int = 1024
@@ -98,6 +101,7 @@ class Agreement:
         self._new_view: NewView | None = None
         self._now_ms = 0
         self._progress_ms = 0
+        self._entered_ms = 0
         self._wanted_ms = 0
         self._said_ms = 0
         self._fetched_ms = 0
@@ -153,17 +157,16 @@ class Agreement:
         self._proposed = sequence
         digest = batch.digest()
         vote = self._cast(VoteKind.PRE_PREPARE, self.view, sequence, digest)
-        proposal = PrePrepare(vote, batch)
-        self._accept(sequence, proposal)
-        self._out.append(Broadcast(message=proposal))
+        self._accept(vote, batch)
+        self._out.append(Broadcast(message=PrePrepare(vote, outline_of(batch))))
         self._check_prepared(sequence)
 
-    def _accept(self, sequence: int, proposal: PrePrepare) -> None:
+    def _accept(self, vote: Vote, batch: Batch) -> None:
         """Promise: in this view no other proposal for this number gets this replica's vote."""
-        slot = self._slot(sequence)
-        slot.proposal, slot.accepted, slot.accepted_ms = proposal, True, self._now_ms
-        self._bodies[proposal.vote.digest] = proposal.batch
-        self._out.append(Persist(record=Accepted(proposal)))
+        slot = self._slot(vote.sequence)
+        slot.proposal, slot.batch, slot.accepted_ms = vote, batch, self._now_ms
+        self._bodies[vote.digest] = batch
+        self._out.append(Persist(record=Accepted(vote, batch)))
 
     def _on_pre_prepare(self, message: PrePrepare) -> None:
         vote = message.vote
@@ -174,43 +177,45 @@ class Agreement:
             raise InvalidProof("a proposal is signed by the primary of its view")
         slot = self._slot(vote.sequence)
         if slot.proposal is not None:
-            if slot.proposal.vote.digest != vote.digest:
+            if slot.proposal.digest != vote.digest:
                 self.members.verify(vote)
                 raise InvalidProof(f"two proposals for sequence {vote.sequence} in view {vote.view}")
             return
-        if message.batch.digest() != vote.digest:
+        if message.outline.digest() != vote.digest:
             raise InvalidProof("the batch is not the one proposed")
         self.members.verify(vote)
-        slot.proposal = message
+        slot.proposal = vote
         slot.accepted_ms = self._now_ms
         self._out.append(
-            Validate(view=vote.view, sequence=vote.sequence, digest=vote.digest, batch=message.batch)
+            Validate(view=vote.view, sequence=vote.sequence, digest=vote.digest, outline=message.outline)
         )
 
     def _on_validated(self, event: Validated) -> None:
         slot = self._slots.get(event.sequence)
         if slot is None or slot.proposal is None or slot.accepted:
             return
-        vote = slot.proposal.vote
+        vote = slot.proposal
         if (
             (vote.view, vote.digest) != (event.view, event.digest)
             or self.view != event.view
             or not self.active
         ):
             return
-        if not event.valid:
+        if event.batch is None:
             # The timer runs on: a primary whose proposals cannot be confirmed is replaced.
             self._out.append(
                 Misbehaved(sender=self.primary, reason=f"proposal {event.sequence} is not valid")
             )
             return
-        self._accept(event.sequence, slot.proposal)
+        assert event.batch.digest() == vote.digest, "the node validates what was proposed"
+        self._accept(vote, event.batch)
         self._vote_prepare(event.sequence, slot)
+        self._check_committed(event.sequence)
 
     def _vote_prepare(self, sequence: int, slot: Slot) -> None:
         assert slot.proposal is not None and slot.accepted
         if self.primary != self.index:
-            slot.own_prepare = self._cast(VoteKind.PREPARE, self.view, sequence, slot.proposal.vote.digest)
+            slot.own_prepare = self._cast(VoteKind.PREPARE, self.view, sequence, slot.proposal.digest)
             slot.prepares[self.index] = slot.own_prepare
             self._out.append(Broadcast(message=slot.own_prepare))
         self._check_prepared(sequence)
@@ -247,11 +252,11 @@ class Agreement:
         slot = self._slot(sequence)
         if slot.proposal is None or not slot.accepted or slot.own_commit is not None:
             return
-        digest = slot.proposal.vote.digest
+        digest = slot.proposal.digest
         prepares = slot.matching(VoteKind.PREPARE, digest)
         if len(prepares) < self.members.quorum - 1:
             return
-        slot.prepared = Prepared(slot.proposal.vote, prepares)
+        slot.prepared = Prepared(slot.proposal, prepares)
         self._out.append(Persist(record=BecamePrepared(slot.prepared)))
         slot.own_commit = self._cast(VoteKind.COMMIT, self.view, sequence, digest)
         slot.commits[self.index] = slot.own_commit
@@ -260,15 +265,16 @@ class Agreement:
 
     def _check_committed(self, sequence: int) -> None:
         slot = self._slot(sequence)
-        if slot.proposal is None or slot.committed is not None:
+        if slot.proposal is None or slot.batch is None or slot.committed is not None:
             return
-        commits = slot.matching(VoteKind.COMMIT, slot.proposal.vote.digest)
+        commits = slot.matching(VoteKind.COMMIT, slot.proposal.digest)
         if len(commits) >= self.members.quorum:
-            self._commit(Committed(sequence, slot.proposal.batch, commits))
+            self._commit(Committed(sequence, slot.batch, commits))
 
     def _commit(self, committed: Committed) -> None:
         slot = self._slot(committed.sequence)
         slot.committed = committed
+        self._bodies[committed.batch.digest()] = committed.batch
         self._out.append(Persist(record=BecameCommitted(committed)))
         self._deliver_next()
 
@@ -337,8 +343,7 @@ class Agreement:
         self._checkpoints = {
             sequence: votes for sequence, votes in self._checkpoints.items() if sequence > low
         }
-        wanted = {slot.proposal.vote.digest for slot in self._slots.values() if slot.proposal is not None}
-        wanted |= {
-            slot.prepared.pre_prepare.digest for slot in self._slots.values() if slot.prepared is not None
-        }
+        wanted = {slot.proposal.digest for slot in self._slots.values() if slot.proposal is not None}
+        wanted |= {s.prepared.pre_prepare.digest for s in self._slots.values() if s.prepared is not None}
+        wanted |= {s.committed.batch.digest() for s in self._slots.values() if s.committed is not None}
         self._bodies = {digest: body for digest, body in self._bodies.items() if digest in wanted}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.pbft.messages import Batch, Committed, ReplicaMessage, StableCheckpoint
+from aggregator.pbft.messages import Batch, Committed, Outline, ReplicaMessage, StableCheckpoint
 from aggregator.pbft.records import Record
 
 # Events ------------------------------------------------------------------------------------------------
@@ -41,12 +41,15 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validated:
-    """The node checked a proposed batch against its own chain node, clock and signatures."""
+    """The node checked a proposal against its own chain node, clock and signatures.
+
+    ``batch`` is the proposal with its transactions; none if an honest primary would not have made it.
+    """
 
     view: int
     sequence: int
     digest: bytes
-    valid: bool
+    batch: Batch | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +96,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validate:
-    """Check a proposed batch and answer with `Validated`, now or when the chain node has caught up."""
+    """Check a proposal and answer with `Validated`, once its transactions are here and the chain node has
+    caught up."""
 
     view: int
     sequence: int
     digest: bytes
-    batch: Batch
+    outline: Outline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ Source: Castro and Liskov 1999, sections 4.2 to 4.5.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Annotated, Final
 
@@ -70,21 +71,67 @@ class Batch(Message, frozen=True):
 
     def digest(self) -> bytes:
         """What members vote on, 32 bytes: see `protocol.certificate.BatchHeader`."""
-        return header_of(self).digest()
+        return outline_of(self).digest()
+
+
+class Outline(Message, frozen=True):
+    """A batch with the hashes of its transactions in their place: what a primary proposes.
+
+    Transactions travel once, from the member that received them; the primary decides about their order. A
+    batch and its outline have one digest.
+    """
+
+    timestamp_ms: Count = 0
+    origin: BatchOrigin | None = None
+    chain_events: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BATCH_EVENTS)] = ()
+    transactions: Annotated[tuple[Bytes32, ...], Meta(max_length=MAX_BATCH_TRANSACTIONS)] = ()
+
+    def digest(self) -> bytes:
+        """What members vote on, 32 bytes."""
+        return _digest_of(self)
+
+    def batch(self, bodies: Mapping[bytes, bytes]) -> Batch:
+        """The batch, from transactions by their hashes; raises `KeyError` if one is missing."""
+        return Batch(
+            self.timestamp_ms,
+            self.origin,
+            self.chain_events,
+            tuple(bodies[content] for content in self.transactions),
+        )
 
 
 @functools.lru_cache(maxsize=512)
-def header_of(batch: Batch) -> BatchHeader:
-    """A batch's header; asked for often, by everyone who votes on the batch or checks its certificate."""
-    origin = batch.origin
-    return BatchHeader(
-        timestamp_ms=batch.timestamp_ms,
-        origin=bytes(32) if origin is None else keccak256(_ENCODER.encode(origin)),
-        events_count=len(batch.chain_events),
-        events_root=places_root(batch.chain_events),
-        transactions_count=len(batch.transactions),
-        transactions_root=places_root(batch.transactions),
+def outline_of(batch: Batch) -> Outline:
+    """A batch's outline; asked for often, by everyone who votes on the batch or checks its certificate."""
+    return Outline(
+        batch.timestamp_ms,
+        batch.origin,
+        batch.chain_events,
+        tuple(keccak256(data) for data in batch.transactions),
     )
+
+
+def header_of(batch: Batch) -> BatchHeader:
+    """A batch's header: what its certificate is about."""
+    return _header_of(outline_of(batch))
+
+
+@functools.lru_cache(maxsize=512)
+def _header_of(outline: Outline) -> BatchHeader:
+    origin = outline.origin
+    return BatchHeader(
+        timestamp_ms=outline.timestamp_ms,
+        origin=bytes(32) if origin is None else keccak256(_ENCODER.encode(origin)),
+        events_count=len(outline.chain_events),
+        events_root=places_root([keccak256(data) for data in outline.chain_events]),
+        transactions_count=len(outline.transactions),
+        transactions_root=places_root(outline.transactions),
+    )
+
+
+@functools.lru_cache(maxsize=512)
+def _digest_of(outline: Outline) -> bytes:
+    return _header_of(outline).digest()
 
 
 class Vote(Message, frozen=True, tag="vote"):
@@ -106,10 +153,10 @@ Votes = Annotated[tuple[Vote, ...], Meta(max_length=MAX_MEMBERS)]
 
 
 class PrePrepare(Message, frozen=True, tag="pre_prepare"):
-    """The primary assigns a sequence number to a batch."""
+    """The primary assigns a sequence number to a batch, of which it shows the outline."""
 
     vote: Vote
-    batch: Batch
+    outline: Outline
 
 
 class Prepared(Message, frozen=True):
@@ -136,11 +183,10 @@ class ViewChangeContents(Message, frozen=True):
 
 
 class ViewChange(Message, frozen=True, tag="view_change"):
-    """A signed request for another view; ``bodies`` are the batches it speaks of, checked by digest."""
+    """A signed request for another view."""
 
     contents: ViewChangeContents
     vote: Vote
-    bodies: Annotated[tuple[Batch, ...], Meta(max_length=MAX_SLOTS)]
 
 
 class NewViewContents(Message, frozen=True):
@@ -152,11 +198,10 @@ class NewViewContents(Message, frozen=True):
 
 
 class NewView(Message, frozen=True, tag="new_view"):
-    """The new primary's signed start of a view."""
+    """The new primary's signed start of a view; whoever lacks a batch it speaks of fetches it."""
 
     contents: NewViewContents
     vote: Vote
-    bodies: Annotated[tuple[Batch, ...], Meta(max_length=MAX_SLOTS)]
 
 
 class Status(Message, frozen=True, tag="status"):
@@ -216,6 +261,30 @@ class SnapshotPart(Message, frozen=True, tag="snapshot_part"):
     data: Annotated[bytes, Meta(max_length=MAX_PART_BYTES)]
 
 
+class FetchBatch(Message, frozen=True, tag="fetch_batch"):
+    """Asks for a batch by its digest: a new view proposes it, and it is not known here."""
+
+    digest: Bytes32
+
+
+class BatchBody(Message, frozen=True, tag="batch_body"):
+    """The answer to `FetchBatch`; its digest says what it is."""
+
+    batch: Batch
+
+
+class FetchBodies(Message, frozen=True, tag="fetch_bodies"):
+    """Asks for transactions by their hashes: a proposal holds them, and they have not arrived here."""
+
+    contents: Annotated[tuple[Bytes32, ...], Meta(max_length=MAX_BATCH_TRANSACTIONS)]
+
+
+class Bodies(Message, frozen=True, tag="bodies"):
+    """The answer to `FetchBodies`: what the member has of them."""
+
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BATCH_TRANSACTIONS)]
+
+
 class Forward(Message, frozen=True, tag="forward"):
     """A ledger transaction that a member passes on to the others."""
 
@@ -240,9 +309,11 @@ ReplicaMessage = (
     | Fetch
     | CommittedBatches
     | SnapshotOffer
+    | FetchBatch
+    | BatchBody
 )
 """What the replica understands."""
-LinkMessage = ReplicaMessage | FetchSnapshot | SnapshotPart | Forward | ReportSignature
+LinkMessage = ReplicaMessage | FetchSnapshot | SnapshotPart | FetchBodies | Bodies | Forward | ReportSignature
 """Everything that travels on links."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

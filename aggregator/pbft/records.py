@@ -10,14 +10,15 @@ from typing import Final
 
 import msgspec
 
-from aggregator.pbft.messages import Committed, NewView, Prepared, PrePrepare, StableCheckpoint
+from aggregator.pbft.messages import Batch, Committed, NewView, Prepared, StableCheckpoint, Vote
 from protocol.errors import InvalidEncoding
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
-    """Before a prepare (or, by the primary, a pre-prepare) leaves: the proposal it is for."""
+    """Before a prepare (or, by the primary, a pre-prepare) leaves: the proposal it is for, and the batch."""
 
-    pre_prepare: PrePrepare
+    vote: Vote
+    batch: Batch
 
 
 class BecamePrepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):

@@ -35,9 +35,12 @@ from aggregator.pbft.events import (
     Validated,
 )
 from aggregator.pbft.messages import (
+    Batch,
+    BatchBody,
     CheckpointProof,
     CommittedBatches,
     Fetch,
+    FetchBatch,
     NewView,
     PrePrepare,
     SnapshotOffer,
@@ -46,6 +49,7 @@ from aggregator.pbft.messages import (
     ViewChange,
     Vote,
     VoteKind,
+    outline_of,
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import (
@@ -58,9 +62,7 @@ from aggregator.pbft.records import (
     Record,
 )
 from aggregator.pbft.slots import Slot
-from aggregator.pbft.view_change import (
-    bodies_by_digest,
-)
+from aggregator.pbft.view_change import NULL_BATCH, NULL_DIGEST
 from aggregator.pbft.views import Views
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
@@ -77,7 +79,7 @@ class Replica(Views):
         match event:
             case Tick():
                 if not self._now_ms:
-                    self._progress_ms = event.now_ms  # patience starts when the clock does
+                    self._progress_ms = self._entered_ms = event.now_ms  # patience starts when the clock does
                 self._now_ms = max(self._now_ms, event.now_ms)
                 self._on_tick(event.waiting_since_ms)
             case Received():
@@ -115,6 +117,10 @@ class Replica(Views):
                     self._on_committed_batches(sender, message)
                 case CheckpointProof():
                     self._on_checkpoint_proof(message.checkpoint)
+                case FetchBatch():
+                    self._on_fetch_batch(sender, message.digest)
+                case BatchBody():
+                    self._on_batch_body(message.batch)
                 case SnapshotOffer():
                     self._on_snapshot_offer(sender, message.checkpoint)
         except ProtocolError as reason:
@@ -147,7 +153,12 @@ class Replica(Views):
             for sequence, slot in self._slots.items()
             if sequence > self.executed and slot.accepted_ms is not None
         ]
-        if waiting and now_ms - max(min(waiting), self._progress_ms) >= self._timeout_ms():
+        stalled = bool(waiting) and now_ms - max(min(waiting), self._progress_ms) >= self._timeout_ms()
+        # Progress with other work does not excuse a primary that passes something over.
+        starved = waiting_since_ms is not None and (
+            now_ms - max(waiting_since_ms, self._entered_ms) >= self.limits.starvation_timeout_ms
+        )
+        if stalled or starved:
             self._leave_for(self.view + 1)
 
     def _say_again(self) -> None:
@@ -160,10 +171,14 @@ class Replica(Views):
             return
         for sequence in sorted(self._slots):
             slot = self._slots[sequence]
-            if sequence <= self.executed or slot.proposal is None or not slot.accepted:
+            if sequence <= self.executed or slot.proposal is None:
+                continue
+            if slot.carried and slot.batch is None:
+                self._out.append(Broadcast(message=FetchBatch(slot.proposal.digest)))
+            if slot.batch is None:
                 continue
             if self.is_primary:
-                self._out.append(Broadcast(message=slot.proposal))
+                self._out.append(Broadcast(message=PrePrepare(slot.proposal, outline_of(slot.batch))))
             for vote in (slot.own_prepare, slot.own_commit):
                 if vote is not None:
                     self._out.append(Broadcast(message=vote))
@@ -223,18 +238,21 @@ class Replica(Views):
         for slot in above:
             if slot.prepared is not None and slot.prepared.pre_prepare.view != in_view:
                 vote = slot.prepared.pre_prepare
-                records.append(Accepted(PrePrepare(vote, self._bodies[vote.digest])))
+                records.append(Accepted(vote, self._body(vote.digest)))
                 records.append(BecamePrepared(slot.prepared))
         if self._new_view is not None:
             records.append(EnteredNewView(self._new_view))
         for slot in above:
-            if slot.accepted and slot.proposal is not None:
-                records.append(Accepted(slot.proposal))
+            if slot.batch is not None and slot.proposal is not None:
+                records.append(Accepted(slot.proposal, slot.batch))
             if slot.prepared is not None and slot.prepared.pre_prepare.view == in_view:
                 records.append(BecamePrepared(slot.prepared))
         if not self.active:
             records.append(LeftView(self.view))
         return records
+
+    def _body(self, digest: bytes) -> Batch:
+        return NULL_BATCH if digest == NULL_DIGEST else self._bodies[digest]
 
     @classmethod
     def restore(
@@ -263,11 +281,11 @@ class Replica(Views):
 
     def _recall(self, record: Record) -> None:
         match record:
-            case Accepted(pre_prepare=proposal):
-                slot = self._slot(proposal.vote.sequence)
-                slot.proposal, slot.accepted, slot.accepted_ms = proposal, True, 0
-                self._bodies[proposal.vote.digest] = proposal.batch
-                self._proposed = max(self._proposed, proposal.vote.sequence)
+            case Accepted(vote=vote, batch=batch):
+                slot = self._slot(vote.sequence)
+                slot.proposal, slot.batch, slot.accepted_ms = vote, batch, 0
+                self._bodies[vote.digest] = batch
+                self._proposed = max(self._proposed, vote.sequence)
                 self._recall_prepare(slot)
             case BecamePrepared(prepared=prepared):
                 slot = self._slot(prepared.pre_prepare.sequence)
@@ -278,19 +296,20 @@ class Replica(Views):
             case BecameCommitted(committed=committed):
                 if committed.sequence > self.low:
                     self._slot(committed.sequence).committed = committed
+                    self._bodies[committed.batch.digest()] = committed.batch
             case BecameStable(checkpoint=checkpoint):
                 self._make_stable(checkpoint)
             case LeftView(view=view):
                 self.view, self.active = view, False
             case EnteredNewView(new_view=message):
-                self._adopt_view(message, self._bodies | bodies_by_digest(message.bodies))
-                for vote in message.contents.pre_prepares:
-                    if self._in_window(vote.sequence):
-                        self._recall_prepare(self._slot(vote.sequence))
+                self._adopt_view(message)
+                for slot in self._slots.values():
+                    if slot.carried and slot.accepted:
+                        self._recall_prepare(slot)
 
     def _recall_prepare(self, slot: Slot) -> None:
-        assert slot.proposal is not None
-        vote = slot.proposal.vote
+        vote = slot.proposal
+        assert vote is not None
         if self.members.primary(vote.view) != self.index:
             slot.own_prepare = self._cast(VoteKind.PREPARE, vote.view, vote.sequence, vote.digest)
             slot.prepares[self.index] = slot.own_prepare

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aggregator.pbft.messages import Committed, Prepared, PrePrepare, Vote, VoteKind
+from aggregator.pbft.messages import Batch, Committed, Prepared, Vote, VoteKind
 
 
 @dataclass(slots=True)
 class Slot:
     """One sequence number. Votes are of the current view; proofs may be of earlier ones."""
 
-    proposal: PrePrepare | None = None
+    proposal: Vote | None = None
     """The primary's proposal in the current view."""
-    accepted: bool = False
-    """Whether this replica voted for the proposal (or, as primary, made it)."""
+    batch: Batch | None = None
+    """What it proposes; none until it is here and found valid."""
+    carried: bool = False
+    """Whether the view began with this proposal: a quorum found it valid before."""
     accepted_ms: int | None = None
     prepares: dict[int, Vote] = field(default_factory=dict)
     commits: dict[int, Vote] = field(default_factory=dict)
@@ -23,6 +25,11 @@ class Slot:
     committed: Committed | None = None
     own_prepare: Vote | None = None
     own_commit: Vote | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this replica voted for the proposal (or, as primary, made it)."""
+        return self.batch is not None
 
     def votes(self, kind: VoteKind) -> dict[int, Vote]:
         """Received votes of one kind by signer."""
@@ -39,7 +46,8 @@ class Slot:
     def leave_view(self) -> None:
         """Forget what counts only within a view; proofs and certificates stay."""
         self.proposal = None
-        self.accepted = False
+        self.batch = None
+        self.carried = False
         self.accepted_ms = None
         self.prepares.clear()
         self.commits.clear()

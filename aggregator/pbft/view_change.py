@@ -10,7 +10,7 @@ Source: Castro and Liskov 1999, section 4.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from aggregator.pbft.messages import (
     Batch,
@@ -107,13 +107,3 @@ def verify_new_view(members: Members, message: NewView, *, window: int) -> None:
         ):
             raise InvalidProof("a proposal of the new view is not its primary's")
         members.verify(pre_prepare)
-
-
-def bodies_by_digest(bodies: Iterable[Batch]) -> dict[bytes, Batch]:
-    """Batches by their own digest: a body needs no signature."""
-    return {batch.digest(): batch for batch in bodies} | {NULL_DIGEST: NULL_BATCH}
-
-
-def missing_bodies(wanted: Iterable[bytes], known: Mapping[bytes, Batch]) -> list[bytes]:
-    """Digests among ``wanted`` whose batch is not known."""
-    return [digest for digest in wanted if digest not in known]

@@ -16,27 +16,27 @@ from aggregator.pbft.events import (
     Broadcast,
     EnteredView,
     Persist,
+    Send,
 )
 from aggregator.pbft.messages import (
     Batch,
+    BatchBody,
+    FetchBatch,
     NewView,
     NewViewContents,
-    PrePrepare,
     ViewChange,
     ViewChangeContents,
     VoteKind,
     contents_digest,
 )
-from aggregator.pbft.quorum import InvalidProof
 from aggregator.pbft.records import (
     EnteredNewView,
     LeftView,
 )
 from aggregator.pbft.view_change import (
+    NULL_BATCH,
     NULL_DIGEST,
-    bodies_by_digest,
     highest_stable,
-    missing_bodies,
     proposals,
     verify_new_view,
     verify_view_change,
@@ -67,10 +67,7 @@ class Views(Agreement):
         )
         contents = ViewChangeContents(view, self.stable, prepared)
         vote = self._cast(VoteKind.VIEW_CHANGE, view, 0, contents_digest(contents))
-        bodies = tuple(
-            self._bodies[p.pre_prepare.digest] for p in prepared if p.pre_prepare.digest != NULL_DIGEST
-        )
-        own = ViewChange(contents, vote, bodies)
+        own = ViewChange(contents, vote)
         self._forget_view_changes_of(self.index, below=view)
         self._view_changes.setdefault(view, {})[self.index] = own
         self._out.append(Broadcast(message=own))
@@ -83,10 +80,6 @@ class Views(Agreement):
         if signer in self._view_changes.get(view, {}):
             return
         verify_view_change(self.members, message, window=self.limits.window)
-        known = bodies_by_digest(message.bodies)
-        wanted = [prepared.pre_prepare.digest for prepared in message.contents.prepared]
-        if missing_bodies(wanted, known | self._bodies):
-            raise InvalidProof("a view change must bring the batches it speaks of")
         self._forget_view_changes_of(signer, below=view)
         self._view_changes.setdefault(view, {})[signer] = message
         # f + 1 members want a later view: one of them is honest, so follow (liveness, section 4.5.2).
@@ -111,16 +104,13 @@ class Views(Agreement):
         if self.index not in changes or len(changes) < self.members.quorum:
             return
         chosen = tuple(change for _, change in sorted(changes.items()))
-        known = self._bodies | bodies_by_digest(body for change in chosen for body in change.bodies)
         proposed = proposals(chosen)
         pre_prepares = tuple(
             self._cast(VoteKind.PRE_PREPARE, self.view, sequence, digest) for sequence, digest in proposed
         )
-        stripped = tuple(ViewChange(change.contents, change.vote, ()) for change in chosen)
-        contents = NewViewContents(self.view, stripped, pre_prepares)
+        contents = NewViewContents(self.view, chosen, pre_prepares)
         vote = self._cast(VoteKind.NEW_VIEW, self.view, 0, contents_digest(contents))
-        bodies = tuple(known[digest] for digest in sorted({d for _, d in proposed}) if digest != NULL_DIGEST)
-        self._enter_view(NewView(contents, vote, bodies), known)
+        self._enter_view(NewView(contents, vote))
 
     def _on_new_view(self, message: NewView) -> None:
         view = message.contents.view
@@ -129,24 +119,38 @@ class Views(Agreement):
         if view > self.view + self.limits.view_lead:
             return
         verify_new_view(self.members, message, window=self.limits.window)
-        known = self._bodies | bodies_by_digest(message.bodies)
-        if missing_bodies((vote.digest for vote in message.contents.pre_prepares), known):
-            raise InvalidProof("a new view must bring the batches it proposes")
-        self._enter_view(message, known)
+        self._enter_view(message)
 
-    def _enter_view(self, message: NewView, known: dict[bytes, Batch]) -> None:
+    def _enter_view(self, message: NewView) -> None:
         """Take part in a view. Its first proposals were validated by a quorum before, so vote at once."""
         self._out.append(Persist(record=EnteredNewView(message)))
-        self._adopt_view(message, known)
-        self._progress_ms = self._now_ms
+        self._adopt_view(message)
+        self._progress_ms = self._entered_ms = self._now_ms
         if self.is_primary:
             self._out.append(Broadcast(message=message))
         for vote in message.contents.pre_prepares:
-            if self._in_window(vote.sequence):
-                self._vote_prepare(vote.sequence, self._slot(vote.sequence))
+            slot = self._slots.get(vote.sequence)
+            if slot is not None and slot.accepted:
+                self._vote_prepare(vote.sequence, slot)
+            elif slot is not None:
+                self._out.append(Broadcast(message=FetchBatch(vote.digest)))
         self._out.append(EnteredView(view=self.view, primary=self.primary))
 
-    def _adopt_view(self, message: NewView, known: dict[bytes, Batch]) -> None:
+    def _on_batch_body(self, batch: Batch) -> None:
+        """A batch that the view began with has arrived: vote for it."""
+        digest = batch.digest()
+        for sequence, slot in sorted(self._slots.items()):
+            if slot.carried and not slot.accepted and slot.proposal and slot.proposal.digest == digest:
+                self._accept(slot.proposal, batch)
+                self._vote_prepare(sequence, slot)
+                self._check_committed(sequence)
+
+    def _on_fetch_batch(self, sender: int, digest: bytes) -> None:
+        batch = self._bodies.get(digest)
+        if batch is not None:
+            self._out.append(Send(to=sender, message=BatchBody(batch)))
+
+    def _adopt_view(self, message: NewView) -> None:
         """Set the slots to what the new view proposes; its `EnteredNewView` record is the promise."""
         contents = message.contents
         self.view, self.active, self._new_view = contents.view, True, message
@@ -159,6 +163,5 @@ class Views(Agreement):
             self._proposed = max(self._proposed, vote.sequence)
             if self._in_window(vote.sequence):
                 slot = self._slot(vote.sequence)
-                slot.proposal = PrePrepare(vote, known[vote.digest])
-                slot.accepted, slot.accepted_ms = True, self._now_ms
-                self._bodies[vote.digest] = known[vote.digest]
+                slot.proposal, slot.carried, slot.accepted_ms = vote, True, self._now_ms
+                slot.batch = NULL_BATCH if vote.digest == NULL_DIGEST else self._bodies.get(vote.digest)

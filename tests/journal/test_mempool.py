@@ -16,6 +16,7 @@ def waiting(sender: int, nonce: int, size: int = 300) -> Waiting:
     body = Cancel(sender=bytes([sender]) * 20, nonce=nonce, oid=bytes(32))
     return Waiting(
         tx_id=keccak256(bytes([sender]) + nonce.to_bytes(8, "big")),
+        content=keccak256(nonce.to_bytes(8, "big") + bytes([sender])),
         data=bytes(size),
         signed=SignedTransaction(body, bytes(65)),
         arrived_ms=nonce,

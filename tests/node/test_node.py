@@ -15,10 +15,10 @@ from aggregator.ledger.transition import ACCEPTED
 from aggregator.node import Aggregator, now_ms
 from aggregator.origin.origin import OriginSource
 from aggregator.origin.reader import ChainReader
-from aggregator.pbft.events import Propose, Validate
-from aggregator.pbft.messages import Batch, BatchOrigin
+from aggregator.pbft.events import Propose, Validate, Validated
+from aggregator.pbft.messages import Batch, BatchOrigin, outline_of
 from aggregator.pbft.quorum import Members
-from aggregator.proposals import fault_in
+from aggregator.proposals import fault_in, forgery_in
 from protocol.crypto import Key
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
@@ -137,6 +137,16 @@ def test_a_restart_rebuilds_the_same_ledger_and_goes_on(chain: Chain, tmp_path: 
     drive(chain, tmp_path, second)
 
 
+def verdict_on(node: Aggregator, batch: Batch) -> Validated:
+    """What the node says of a batch whose transactions have arrived."""
+    node.now_ms = now_ms()
+    node._assembly.keep(batch.transactions)
+    outline = outline_of(batch)
+    verdict = node._validate(Validate(view=0, sequence=1, digest=outline.digest(), outline=outline))
+    assert isinstance(verdict, Validated)
+    return verdict
+
+
 def test_proposals_no_honest_primary_makes_are_not_voted_for(chain: Chain, tmp_path: Path) -> None:
     node, journal = make_node(chain, tmp_path)
     good = claim(chain, 1)
@@ -145,13 +155,18 @@ def test_proposals_no_honest_primary_makes_are_not_voted_for(chain: Chain, tmp_p
         (Batch(now_ms() - 3_600_000), "is not near"),
         (Batch(now_ms(), None, (b"{}",), ()), "chain events without an origin"),
         (Batch(now_ms(), None, (), (good, good)), "twice"),
-        (Batch(now_ms(), None, (), (b"garbage",)), "not a transaction"),
-        (Batch(now_ms(), None, (), (good[:-6] + b'AAAA"]',)), ""),
         (Batch(now_ms(), BatchOrigin(-1, 5, bytes(32)), (b"garbage",), ()), "not a chain event"),
     ):
-        fault = fault_in(batch, node.members.domain, now_ms())
+        fault = fault_in(outline_of(batch), now_ms())
         assert fault is not None and reason in fault
-        verdict = node._validate(Validate(view=0, sequence=1, digest=batch.digest(), batch=batch))
-        assert verdict is not None and verdict.valid is False  # type: ignore[union-attr]
-    assert fault_in(Batch(now_ms(), None, (), (good,)), node.members.domain, now_ms()) is None
+        assert verdict_on(node, batch).batch is None
+    for transactions, reason in (
+        ((b"garbage",), "not a transaction"),
+        ((good[:-6] + b'AAAA"]',), ""),
+    ):
+        forgery = forgery_in(transactions, node.members.domain)
+        assert forgery is not None and reason in forgery
+        assert verdict_on(node, Batch(now_ms(), None, (), transactions)).batch is None
+    right = Batch(now_ms(), None, (), (good,))
+    assert verdict_on(node, right).batch == right
     journal.close()

@@ -87,13 +87,14 @@ class Committee:
         self.now_ms = 1_000_000
         self._wire: list[tuple[int, int, int, int, bytes]] = []
         self._order = itertools.count()
-        self._submitted: set[bytes] = set()
+        self._bodies: dict[bytes, bytes] = {}
+        """Every transaction by its hash: members of this test have them all."""
 
     # Driving ---------------------------------------------------------------------------------------
 
     def submit(self, transaction: bytes, to: set[int] | None = None) -> None:
         """A transaction reaches all members (or those in ``to``) that are up."""
-        self._submitted.add(transaction)
+        self._bodies[keccak256(transaction)] = transaction
         for index, machine in enumerate(self.machines):
             if machine.up and (to is None or index in to):
                 machine.pending.setdefault(transaction, self.now_ms)
@@ -156,8 +157,9 @@ class Committee:
                         self._transmit(index, to, message)
             case Send(to=to, message=message):
                 self._transmit(index, to, message)
-            case Validate(view=view, sequence=sequence, digest=digest):
-                answer = Validated(view=view, sequence=sequence, digest=digest, valid=True)
+            case Validate(view=view, sequence=sequence, digest=digest, outline=outline):
+                batch = outline.batch(self._bodies)
+                answer = Validated(view=view, sequence=sequence, digest=digest, batch=batch)
                 self._step(index, answer)
             case Deliver(committed=committed):
                 self._deliver(index, machine, committed)

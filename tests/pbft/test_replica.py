@@ -7,7 +7,7 @@ import random
 import pytest
 
 from aggregator.pbft.events import Misbehaved, Received, Validate
-from aggregator.pbft.messages import Batch, PrePrepare, Vote, VoteKind, cast
+from aggregator.pbft.messages import Batch, Outline, PrePrepare, Vote, VoteKind, cast, outline_of
 from aggregator.pbft.records import BecameCommitted, decode_record
 from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
@@ -138,7 +138,7 @@ def test_an_equivocating_primary_cannot_split_the_committee() -> None:
 
     def equivocate(sender: int, to: int, message: object) -> object:
         if sender == 0 and to == 3 and isinstance(message, PrePrepare):
-            other = type(message.batch)(message.batch.timestamp_ms + 1, None, (), message.batch.transactions)
+            other = Outline(message.outline.timestamp_ms + 1, None, (), message.outline.transactions)
             vote = cast(
                 network.members.domain,
                 network.keys[0],
@@ -180,10 +180,14 @@ def test_a_proposal_counts_by_its_signature_not_by_who_brings_it() -> None:
     batch = Batch(network.now_ms, None, (), (b"transaction",))
     vote = cast(network.members.domain, network.keys[0], 0, VoteKind.PRE_PREPARE, 0, 1, batch.digest())
     replica = network.machines[1].replica
-    effects = replica.step(Received(sender=3, message=PrePrepare(vote, batch), now_ms=network.now_ms))
+    effects = replica.step(
+        Received(sender=3, message=PrePrepare(vote, outline_of(batch)), now_ms=network.now_ms)
+    )
     assert [type(effect) for effect in effects] == [Validate]
     forged = cast(network.members.domain, network.keys[3], 3, VoteKind.PRE_PREPARE, 0, 2, batch.digest())
-    effects = replica.step(Received(sender=0, message=PrePrepare(forged, batch), now_ms=network.now_ms))
+    effects = replica.step(
+        Received(sender=0, message=PrePrepare(forged, outline_of(batch)), now_ms=network.now_ms)
+    )
     assert [type(effect) for effect in effects] == [Misbehaved]
 
 
@@ -191,7 +195,7 @@ def bound_by(replica: Replica) -> object:
     """Everything that says what a replica may still do."""
     slots = {
         sequence: (
-            slot.proposal and slot.proposal.vote,
+            slot.proposal,
             slot.accepted,
             slot.prepared,
             slot.committed,

@@ -17,6 +17,7 @@ from protocol.certificate import (
     place_leaf,
     quorum,
 )
+from protocol.crypto import keccak256
 from protocol.merkle import proof
 from tests.pbft.network import committee
 
@@ -30,7 +31,7 @@ def certificate(index: int = 3, signers: tuple[int, ...] = (0, 1, 3)) -> Transac
         cast(MEMBERS.domain, KEYS[signer], signer, VoteKind.COMMIT, 2, 9, BATCH.digest())
         for signer in signers
     ]
-    leaves = [place_leaf(place, data) for place, data in enumerate(TRANSACTIONS)]
+    leaves = [place_leaf(place, keccak256(data)) for place, data in enumerate(TRANSACTIONS)]
     return TransactionCertificate(
         view=2,
         sequence=9,

@@ -13,10 +13,13 @@ import msgspec
 
 from aggregator.pbft.messages import (
     Batch,
+    BatchBody,
+    Bodies,
     CommittedBatches,
     LinkMessage,
     NewView,
     NewViewContents,
+    Outline,
     PrePrepare,
     SnapshotOffer,
     SnapshotPart,
@@ -28,7 +31,7 @@ from aggregator.pbft.messages import (
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.view_change import NULL_DIGEST
-from protocol.crypto import Key
+from protocol.crypto import Key, keccak256
 
 Bend = Callable[[LinkMessage, int], list[LinkMessage]]
 
@@ -75,10 +78,14 @@ class _Liar:
         return [message]
 
     def _other_proposal(self, message: PrePrepare) -> PrePrepare:
-        batch = msgspec.structs.replace(message.batch, timestamp_ms=message.batch.timestamp_ms + 1)
-        vote = self._vote(VoteKind.PRE_PREPARE, message.vote.view, message.vote.sequence, batch.digest())
-        self.other[(message.vote.view, message.vote.sequence)] = vote.digest
-        return PrePrepare(vote, batch)
+        outline = msgspec.structs.replace(message.outline, timestamp_ms=message.outline.timestamp_ms + 1)
+        other = self._propose(message, outline)
+        self.other[(message.vote.view, message.vote.sequence)] = other.vote.digest
+        return other
+
+    def _propose(self, message: PrePrepare, outline: Outline) -> PrePrepare:
+        vote = self._vote(VoteKind.PRE_PREPARE, message.vote.view, message.vote.sequence, outline.digest())
+        return PrePrepare(vote, outline)
 
     def forging(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Votes in others' names, commits nobody agreed to, certificates made of its own votes."""
@@ -123,18 +130,32 @@ class _Liar:
             )
         bent = NewViewContents(contents.view, changes, kept)
         vote = self._vote(VoteKind.NEW_VIEW, contents.view, 0, contents_digest(bent))
-        return [NewView(bent, vote, message.bodies)]
+        return [NewView(bent, vote)]
 
     def timestamps(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Proposes batches from the far future or the distant past."""
         if not isinstance(message, PrePrepare):
             return [message]
         shift = self.choose.choice((-(10**9), 10**9, 3_000))
-        batch = msgspec.structs.replace(
-            message.batch, timestamp_ms=max(0, message.batch.timestamp_ms + shift)
-        )
-        vote = self._vote(VoteKind.PRE_PREPARE, message.vote.view, message.vote.sequence, batch.digest())
-        return [PrePrepare(vote, batch)]
+        at_ms = max(0, message.outline.timestamp_ms + shift)
+        return [self._propose(message, msgspec.structs.replace(message.outline, timestamp_ms=at_ms))]
+
+    def bodiless(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Proposes transactions that nobody has, and keeps to itself what others lack."""
+        if isinstance(message, Bodies | BatchBody):
+            return []
+        if not isinstance(message, PrePrepare) or self.choose.random() < 0.5:
+            return [message]
+        made_up = keccak256(b"%d" % message.vote.sequence)
+        transactions = (*message.outline.transactions, made_up)
+        return [self._propose(message, msgspec.structs.replace(message.outline, transactions=transactions))]
+
+    def starving(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """As primary, orders everything but one half of the transactions, which it never lets through."""
+        if not isinstance(message, PrePrepare):
+            return [message]
+        liked = tuple(content for content in message.outline.transactions if content[0] % 2)
+        return [self._propose(message, msgspec.structs.replace(message.outline, transactions=liked))]
 
     def withholding(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Proposes to a bare quorum only, and votes to half of the members."""
@@ -171,7 +192,7 @@ class _Liar:
         if isinstance(message, PrePrepare) and to % 2 == 0:
             return [message]
         if isinstance(message, PrePrepare):
-            return [PrePrepare(message.vote, Batch(message.batch.timestamp_ms, None, (), ()))]
+            return [PrePrepare(message.vote, Outline(message.outline.timestamp_ms, None, (), ()))]
         if isinstance(message, Vote):
             broken = bytes([message.signature[0] ^ 1]) + message.signature[1:]
             return [msgspec.structs.replace(message, signature=broken)]

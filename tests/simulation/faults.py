@@ -21,6 +21,8 @@ LIES = (
     "corrupting",
     "flooding",
     "snapshots",
+    "bodiless",
+    "starving",
 )
 """The menu; see `tests.simulation.byzantine`."""
 

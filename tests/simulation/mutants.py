@@ -10,14 +10,18 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from aggregator.pbft import views as views_module
 from aggregator.pbft.events import Deliver, Persist
 from aggregator.pbft.messages import (
+    Batch,
     CommittedBatches,
     NewView,
+    Outline,
     PrePrepare,
     StableCheckpoint,
     Status,
@@ -27,7 +31,7 @@ from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import Accepted, BecamePrepared, EnteredNewView, LeftView, Record
 from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
-from aggregator.pbft.view_change import NULL_DIGEST
+from aggregator.pbft.view_change import NULL_BATCH, NULL_DIGEST
 from tests.simulation.checkers import Violation
 from tests.simulation.faults import Faults
 from tests.simulation.world import World
@@ -108,16 +112,37 @@ class WatermarksIgnored(Replica):
         return sequence > self.low
 
 
+class _DisguisedBatch(Batch):
+    """A batch that claims another digest."""
+
+    claimed: bytes = b""
+
+    def digest(self) -> bytes:
+        return self.claimed
+
+
+class _Disguised(Outline):
+    """An outline that claims another digest, and makes batches that do."""
+
+    claimed: bytes = b""
+
+    @classmethod
+    def of(cls, outline: Outline, digest: bytes) -> _Disguised:
+        return cls(*msgspec.structs.astuple(outline), digest)
+
+    def digest(self) -> bytes:
+        return self.claimed
+
+    def batch(self, bodies: Mapping[bytes, bytes]) -> Batch:
+        return _DisguisedBatch(*msgspec.structs.astuple(super().batch(bodies)), self.claimed)
+
+
 class DigestUnchecked(Replica):
     """A batch is taken for the one that was signed."""
 
     def _on_pre_prepare(self, message: PrePrepare) -> None:
-        class Batch(type(message.batch)):  # type: ignore[misc]
-            def digest(self) -> bytes:
-                return message.vote.digest
-
-        batch = Batch(*(getattr(message.batch, name) for name in message.batch.__struct_fields__))
-        super()._on_pre_prepare(PrePrepare(message.vote, batch))
+        outline = _Disguised.of(message.outline, message.vote.digest)
+        super()._on_pre_prepare(PrePrepare(message.vote, outline))
 
 
 class SecondProposalTaken(Replica):
@@ -133,11 +158,7 @@ class SecondProposalTaken(Replica):
 
     def _on_pre_prepare(self, message: PrePrepare) -> None:
         slot = self._slots.get(message.vote.sequence)
-        if (
-            slot is not None
-            and slot.proposal is not None
-            and slot.proposal.vote.digest != message.vote.digest
-        ):
+        if slot is not None and slot.proposal is not None and slot.proposal.digest != message.vote.digest:
             slot.leave_view()
         super()._on_pre_prepare(message)
 
@@ -147,10 +168,8 @@ class NewViewUnchecked(Replica):
 
     def _on_new_view(self, message: NewView) -> None:
         view = message.contents.view
-        known = self._bodies | views_module.bodies_by_digest(message.bodies)
-        complete = all(vote.digest in known for vote in message.contents.pre_prepares)
-        if complete and (view > self.view or (view == self.view and not self.active)):
-            self._enter_view(message, known)
+        if view > self.view or (view == self.view and not self.active):
+            self._enter_view(message)
 
 
 class PreparedTooEarly(Replica):
@@ -160,7 +179,7 @@ class PreparedTooEarly(Replica):
         slot = self._slots[sequence]
         if slot.accepted and slot.own_commit is None and slot.proposal is not None:
             slot.own_commit = self._cast(
-                views_module.VoteKind.COMMIT, self.view, sequence, slot.proposal.vote.digest
+                views_module.VoteKind.COMMIT, self.view, sequence, slot.proposal.digest
             )
             slot.commits[self.index] = slot.own_commit
             self._out.append(views_module.Broadcast(message=slot.own_commit))
@@ -230,13 +249,11 @@ class ForgetsAboveCheckpoint(Replica):
 class NullsEverything(Replica):
     """A new primary proposes nothing but null batches."""
 
-    def _enter_view(self, message: NewView, known: Any) -> None:
-        super()._enter_view(message, known)
+    def _enter_view(self, message: NewView) -> None:
+        super()._enter_view(message)
         for slot in self._slots.values():
             if slot.proposal is not None and slot.committed is None:
-                batch = known[NULL_DIGEST]
-                vote = replace_digest(slot.proposal.vote, NULL_DIGEST)
-                slot.proposal = PrePrepare(vote, batch)
+                slot.proposal, slot.batch = replace_digest(slot.proposal, NULL_DIGEST), NULL_BATCH
 
 
 class DeliversTwice(Replica):

@@ -44,6 +44,7 @@ LIMITS = Limits(
     pipeline=4,
     view_timeout_ms=1_500,
     max_view_timeout_ms=24_000,
+    starvation_timeout_ms=8_000,
     snapshot_interval=8,
 )
 START_MS = 1_700_000_000_000
