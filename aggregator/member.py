@@ -10,14 +10,16 @@ Source: design sections 6 and 11; PoT 3.1.2.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from aggregator.archive import Archive
 from aggregator.assembly import Assembly
+from aggregator.closing import SAY_AGAIN_MS, Closing
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State, genesis
@@ -57,6 +59,7 @@ from aggregator.pbft.messages import (
     MAX_PART_BYTES,
     Batch,
     Bodies,
+    CheckpointProof,
     Committed,
     CommittedBatches,
     FetchBodies,
@@ -67,9 +70,10 @@ from aggregator.pbft.messages import (
     SnapshotOffer,
     SnapshotPart,
     StableCheckpoint,
+    Vote,
 )
-from aggregator.pbft.quorum import Members
-from aggregator.pbft.records import BecameCommitted, BecameStable
+from aggregator.pbft.quorum import InvalidProof, Members
+from aggregator.pbft.records import BecameCommitted, BecameStable, Record
 from aggregator.pbft.replica import Replica
 from aggregator.proposals import block_of, fault_in, forgery_in
 from aggregator.snapshot import Snapshot, decode_snapshot
@@ -117,13 +121,16 @@ class Counters:
 
 
 class Member:
-    """Replica, ledger, pool and journal of member ``index``. Not thread-safe."""
+    """Replica, ledger, pool and journal of the member with this ``key``. Not thread-safe.
+
+    ``members`` is the network's first committee; who orders later batches follows from the ledger. Whoever
+    is not, not yet or no longer one of them follows without a vote.
+    """
 
     def __init__(
         self,
         *,
         members: Members,
-        index: int,
         key: Key,
         treasury: bytes,
         journal: Journal,
@@ -132,8 +139,9 @@ class Member:
         replica: type[Replica] = Replica,
     ) -> None:
         self.members = members
-        self.index = index
-        self.state = genesis(members.domain, treasury)
+        """The committee that orders the next batch."""
+        self.committees: dict[int, tuple[bytes, ...]] = {members.epoch: members.addresses}
+        """Committees by epoch, as the chain has named them so far; the shell keeps this up to date."""
         self.mempool = Mempool()
         self.counters = Counters()
         self.results: dict[bytes, OrderedResult] = {}
@@ -141,6 +149,7 @@ class Member:
         self.now_ms = 0
         """The latest time this member was told."""
         self._limits = limits or Limits()
+        self.state = genesis(members.domain, treasury, lead=self._limits.window)
         self._key = key
         self._journal = journal
         self._send = send
@@ -149,15 +158,24 @@ class Member:
         self._at_checkpoint: dict[int, State] = {}
         """The ledger at sequence numbers whose checkpoint is not stable yet."""
         self._transfer: StateTransfer | None = None
-        self._snapshot: StableCheckpoint | None = None
-        """The checkpoint that the journal starts from."""
+        self._offer: SnapshotOffer | None = None
+        """What the journal starts from, as far as others can check it."""
+        self._handover_since_ms: int | None = None
+        self._closing: Closing | None = None
+        """The last checkpoint of the committee before this one."""
         self._proposed_ids: dict[int, set[bytes]] = {}
         self._origin_ready: Proposal | None = None
         self._origin_since_ms: int | None = None
         self._origin_in_flight = 0
         self._forwarded_ms = 0
         self._replica_type = replica
-        self.replica = replica(members, index, key, self._limits)
+        self.replica = replica(members, self.index, key, self._limits)
+
+    @property
+    def index(self) -> int | None:
+        """This member's place in the committee; none for an observer."""
+        addresses = self.members.addresses
+        return addresses.index(self._key.address) if self._key.address in addresses else None
 
     # Life ------------------------------------------------------------------------------------------
 
@@ -171,14 +189,30 @@ class Member:
         if stored is not None:
             snapshot = decode_snapshot(stored[1])
             self._adopt(snapshot)
-            self._snapshot = snapshot.checkpoint if stored[0] == self._journal.generation else None
+            if stored[0] == self._journal.generation:
+                self._offer = _offer_of(snapshot)
+            checkpoint = snapshot.checkpoint
+            if not checkpoint.proof and snapshot.epoch in self.committees:
+                old = Members(
+                    domain=self.members.domain,
+                    addresses=self.committees[snapshot.epoch],
+                    epoch=snapshot.epoch,
+                )
+                self._start_closing(old, snapshot)
+            self.members = self._ordering(base=(checkpoint.sequence, checkpoint.root))
         for committed in self._journal.recent(self.state.sequence):
             self._apply(committed)
-        self.replica = self._replica_type.restore(
+        self.replica = self._restored(self._journal.records())
+        self.replica.fence = self.state.handover
+        if self.state.ordering.epoch > self.members.epoch:
+            self._hand_over()  # the power failed between the last batch of a committee and this
+
+    def _restored(self, records: Iterable[Record]) -> Replica:
+        return self._replica_type.restore(
             self.members,
             self.index,
             self._key,
-            self._journal.records(),
+            records,
             executed=self.state.sequence,
             limits=self._limits,
         )
@@ -189,6 +223,7 @@ class Member:
         self.round(deque([Tick(now_ms=now_ms, waiting_since_ms=self._waiting_since_ms())]))
         self._forward_again()
         self._fetch_missing()
+        self._say_closing()
         if self._transfer is not None and self._transfer.stalled(now_ms):
             self._transfer = None
 
@@ -200,6 +235,12 @@ class Member:
     def take(self, sender: int, message: LinkMessage) -> list[Event]:
         """The events for the replica that a message leads to; what is for others here is dealt with."""
         match message:
+            case Vote() if self._closing is not None and self._closing.about(message):
+                return self._close(sender, self._closing, (message,))
+            case CheckpointProof(checkpoint=checkpoint) if (
+                self._closing is not None and checkpoint.sequence == self._closing.sequence
+            ):
+                return self._close(sender, self._closing, checkpoint.proof)
             case Forward(transaction=data):
                 self._take_forwarded(sender, data)
                 return self._arrived((data,))
@@ -243,7 +284,7 @@ class Member:
 
     def _waiting_since_ms(self) -> int | None:
         """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
-        since = [self.mempool.oldest_ms, self._origin_since_ms]
+        since = [self.mempool.oldest_ms, self._origin_since_ms, self._handover_since_ms]
         deadline = next_deadline_ms(self.state)
         if deadline is not None and deadline <= self.now_ms:
             since.append(deadline)
@@ -264,10 +305,14 @@ class Member:
                 if isinstance(effect, Persist):
                     self._journal.append(effect.record)
             self._journal.sync()
+            replica = self.replica
             for effect in effects:
                 follow_up = self._act(effect)
                 if follow_up is not None:
                     events.append(follow_up)
+            if self.replica is not replica:
+                # What the last committee's replica was to be told is of no use to the next one's.
+                events = deque(event for event in events if not isinstance(event, Executed))
 
     def _act(self, effect: Effect) -> Event | None:
         match effect:
@@ -281,8 +326,8 @@ class Member:
                 return self._validate(effect)
             case Serve(to=to, sequence=sequence):
                 self._serve(to, sequence)
-            case Transfer(source=source, checkpoint=checkpoint):
-                self._start_transfer(source, checkpoint)
+            case Transfer(source=source, epoch=epoch, checkpoint=checkpoint):
+                self._start_transfer(source, epoch, checkpoint)
             case EnteredView(view=view, primary=primary):
                 self.counters.events["views_entered"] += 1
                 self._proposed_ids.clear()
@@ -299,17 +344,28 @@ class Member:
 
     # Executing -------------------------------------------------------------------------------------
 
-    def _execute(self, committed: Committed) -> Executed:
+    def _execute(self, committed: Committed) -> Executed | None:
         applied = self._apply(committed)
         self.mempool.forget((result.tx_id for result in applied.results), self.state.nonces)
         self._proposed_ids.pop(committed.sequence, None)
         if committed.batch.origin is not None:
             self._origin_in_flight = 0
             self._origin_ready, self._origin_since_ms = None, None
+        if self.state.handover is None:
+            self._handover_since_ms = None
+        elif self._handover_since_ms is None:
+            self._handover_since_ms = self.now_ms
+        if self.state.ordering.epoch > self.members.epoch:
+            self._hand_over()
+            return None
         due = committed.sequence % self._limits.checkpoint_interval == 0
         if due:
             self._at_checkpoint[committed.sequence] = self.state
-        return Executed(sequence=committed.sequence, root=state_root(self.state) if due else None)
+        return Executed(
+            sequence=committed.sequence,
+            root=state_root(self.state) if due else None,
+            fence=self.state.handover,
+        )
 
     def _apply(self, committed: Committed) -> Applied:
         applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
@@ -341,8 +397,8 @@ class Member:
             size += sum(map(len, committed.batch.transactions + committed.batch.chain_events))
         if batches:
             self._send(to, CommittedBatches(tuple(batches)))
-        elif self._snapshot is not None and sequence <= self._snapshot.sequence:
-            self._send(to, SnapshotOffer(self._snapshot))
+        elif self._offer is not None and sequence <= self._offer.checkpoint.sequence:
+            self._send(to, self._offer)
 
     # Snapshots -------------------------------------------------------------------------------------
 
@@ -352,24 +408,34 @@ class Member:
         state = self._at_checkpoint.get(sequence)
         self._at_checkpoint = {at: kept for at, kept in self._at_checkpoint.items() if at > sequence}
         grown = (
-            sequence - self._journal.generation >= self._limits.snapshot_interval
+            (self._offer is None and self._journal.generation > 0)
+            or sequence - self._journal.generation >= self._limits.snapshot_interval
             or self._journal.size_bytes >= self._limits.snapshot_log_bytes
         )
         if state is not None and grown:
-            snapshot = Snapshot(checkpoint=checkpoint, state=state, archive=self.archive)
-            self._start_anew(checkpoint, snapshot.encode())
+            epoch = self.members.epoch
+            snapshot = Snapshot(epoch=epoch, checkpoint=checkpoint, state=state, archive=self.archive)
+            self._start_anew(snapshot, snapshot.encode(), self.replica.promises(checkpoint))
 
-    def _start_anew(self, checkpoint: StableCheckpoint, snapshot: bytes) -> None:
+    def _start_anew(self, snapshot: Snapshot, data: bytes, promises: list[Record]) -> None:
+        checkpoint = snapshot.checkpoint
         above = range(checkpoint.sequence + 1, checkpoint.sequence + self._limits.window + 1)
         committed = (self._journal.committed(sequence) for sequence in above)
         batches = [BecameCommitted(batch) for batch in committed if batch is not None]
-        self._journal.cut(checkpoint.sequence, snapshot, [*self.replica.promises(checkpoint), *batches])
-        self._snapshot = checkpoint
+        self._journal.cut(checkpoint.sequence, data, [*promises, *batches])
+        self._offer = _offer_of(snapshot)
         self.counters.events["snapshots"] += 1
 
-    def _start_transfer(self, source: int, checkpoint: StableCheckpoint) -> None:
-        if self._transfer is None:
-            self._transfer = StateTransfer(source, checkpoint, self.now_ms)
+    def _start_transfer(self, source: int, epoch: int, checkpoint: StableCheckpoint) -> None:
+        if self._transfer is not None:
+            return
+        try:
+            self._committee_of(epoch).verify_stable(checkpoint)
+        except ProtocolError as reason:
+            self.counters.misbehaviour[source] += 1
+            log.warning("member %d offers a ledger that its committee did not sign: %s", source, reason)
+        else:
+            self._transfer = StateTransfer(source, epoch, checkpoint, self.now_ms)
             log.info("fetching the ledger at %d from member %d", checkpoint.sequence, source)
             self._send(source, self._transfer.next_request())
 
@@ -389,23 +455,119 @@ class Member:
         return self._install(sender, transfer)
 
     def _install(self, sender: int, transfer: StateTransfer) -> list[Event]:
-        checkpoint, data = transfer.checkpoint, bytes(transfer.data)
+        checkpoint = transfer.checkpoint
         if checkpoint.sequence <= self.state.sequence:
             return []  # caught up by batches meanwhile
         try:
-            snapshot = decode_snapshot(data)
-            if snapshot.checkpoint != checkpoint:
+            snapshot = decode_snapshot(bytes(transfer.data))
+            if (snapshot.checkpoint.sequence, snapshot.checkpoint.root) != (
+                checkpoint.sequence,
+                checkpoint.root,
+            ):
                 raise InvalidEncoding("it is of another checkpoint")
+            snapshot = dataclasses.replace(snapshot, epoch=transfer.epoch, checkpoint=checkpoint)
         except InvalidEncoding as reason:
             self.counters.misbehaviour[sender] += 1
             log.warning("member %d sent a snapshot that is none: %s", sender, reason)
             return []
-        self._start_anew(checkpoint, data)
+        other = snapshot.state.ordering.epoch != self.members.epoch
+        began: list[Record] = [BecameStable(checkpoint)]
+        promises = began if other else self.replica.promises(checkpoint)
+        self._start_anew(snapshot, snapshot.encode(), promises)
         self._adopt(snapshot)
         self.mempool.forget((), self.state.nonces)
+        self._forget_proposals()
+        if not other:
+            return [Installed(checkpoint=checkpoint)]
+        self._begin(self._ordering(base=(checkpoint.sequence, checkpoint.root)), promises)
+        return []
+
+    # Committees ------------------------------------------------------------------------------------
+
+    def _ordering(self, base: tuple[int, bytes]) -> Members:
+        """The committee that orders what comes after the ledger's present state."""
+        ordering = self.state.ordering
+        if not ordering.members:
+            return dataclasses.replace(self.members, base=base)
+        return Members(
+            domain=self.members.domain, addresses=ordering.members, epoch=ordering.epoch, base=base
+        )
+
+    def _committee_of(self, epoch: int) -> Members:
+        """The committee of an epoch that may still speak for the ledger.
+
+        Whoever was replaced long ago could sign another history at leisure: only the latest committee that
+        the chain names is believed, and the one before it, which orders until the hand-over.
+        """
+        if epoch == self.members.epoch:
+            return self.members
+        if epoch < max(self.committees) - 1 or epoch not in self.committees:
+            raise InvalidProof(f"the committee of epoch {epoch} does not speak for the ledger")
+        return self._committee(epoch)
+
+    def _committee(self, epoch: int) -> Members:
+        return Members(domain=self.members.domain, addresses=self.committees[epoch], epoch=epoch)
+
+    def _hand_over(self) -> None:
+        """The batch just executed was the last of its committee: go on with the next one.
+
+        Nobody's word is needed for that: the batch has its certificate, and the ledger is a function of it.
+        Promises to the old committee concern numbers that are done, so the journal starts anew without them.
+        """
+        checkpoint = StableCheckpoint(self.state.sequence, state_root(self.state), ())
+        snapshot = Snapshot(
+            epoch=self.members.epoch, checkpoint=checkpoint, state=self.state, archive=self.archive
+        )
+        promises: list[Record] = [BecameStable(checkpoint)]
+        self._start_anew(snapshot, snapshot.encode(), promises)
+        self._start_closing(self.members, snapshot)
+        self._forget_proposals()
+        self._begin(self._ordering(base=(checkpoint.sequence, checkpoint.root)), promises)
+
+    def _begin(self, members: Members, promises: list[Record]) -> None:
+        self.members = members
+        self.committees[members.epoch] = members.addresses
+        self._handover_since_ms = None
+        self._at_checkpoint.clear()
+        self.replica = self._restored(promises)
+        self.counters.events["handovers"] += 1
+        log.info("committee %d orders from %d on", members.epoch, self.state.sequence + 1)
+
+    def _start_closing(self, members: Members, snapshot: Snapshot) -> None:
+        checkpoint = snapshot.checkpoint
+        self._closing = Closing(members, checkpoint.sequence, checkpoint.root)
+        self._closing.sign(self._key)
+
+    def _close(self, sender: int, closing: Closing, votes: tuple[Vote, ...]) -> list[Event]:
+        """Signatures on the last committee's last checkpoint: whoever lacks the proof is given it."""
+        if closing.proof is not None:
+            if len(votes) == 1:
+                self._send(sender, CheckpointProof(closing.proof))
+            return []
+        try:
+            for vote in votes:
+                if closing.about(vote):
+                    closing.take(vote)
+        except ProtocolError as reason:
+            self.counters.misbehaviour[sender] += 1
+            log.warning("member %d: a signature on the last checkpoint is no good: %s", sender, reason)
+        if closing.proof is not None and closing.sequence == self._journal.generation:
+            self._offer = SnapshotOffer(closing.members.epoch, closing.proof)
+        return []
+
+    def _say_closing(self) -> None:
+        closing = self._closing
+        if closing is None or self._offer is not None or self.now_ms - closing.said_ms < SAY_AGAIN_MS:
+            return
+        closing.said_ms = self.now_ms
+        own = closing.own(self._key.address)
+        if own is not None:
+            self._send(None, own)
+
+    def _forget_proposals(self) -> None:
         self._proposed_ids.clear()
+        self._held.clear()
         self._origin_ready, self._origin_since_ms, self._origin_in_flight = None, None, 0
-        return [Installed(checkpoint=checkpoint)]
 
     def _adopt(self, snapshot: Snapshot) -> None:
         self.state, self.archive = snapshot.state, snapshot.archive
@@ -421,7 +583,9 @@ class Member:
         chosen = self.mempool.select(under_way, MAX_BATCH_TRANSACTIONS)
         origin = self._origin_ready if not self._origin_in_flight else None
         deadline = next_deadline_ms(self.state)
-        overdue = deadline is not None and deadline <= self.now_ms and not self.replica.in_flight
+        overdue = deadline is not None and deadline <= self.now_ms
+        # On the way to a hand-over batches may be empty: nobody should have to wait for work.
+        overdue = (overdue or self.state.handover is not None) and not self.replica.in_flight
         if not (chosen or origin or overdue):
             return None
         batch = Batch(
@@ -537,6 +701,11 @@ class Member:
             if forward:
                 self._send(None, Forward(data))
         return tx_id, None
+
+
+def _offer_of(snapshot: Snapshot) -> SnapshotOffer | None:
+    checkpoint = snapshot.checkpoint
+    return SnapshotOffer(snapshot.epoch, checkpoint) if checkpoint.proof else None
 
 
 def _verdict(request: Validate, batch: Batch | None) -> Validated:

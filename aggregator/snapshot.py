@@ -22,6 +22,7 @@ from protocol.errors import InvalidEncoding
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    epoch: int
     checkpoint: StableCheckpoint
     state: bytes
     archive: bytes
@@ -33,17 +34,21 @@ _DECODER: Final = msgspec.msgpack.Decoder(_Stored)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The ledger at ``checkpoint.sequence`` and what it has dropped before (``archive`` may hold more)."""
+    """The ledger at ``checkpoint.sequence`` and what it has dropped before (``archive`` may hold more).
 
+    ``epoch`` is that of the committee whose quorum signed the checkpoint. At a hand-over nobody signs: then
+    the proof is empty, and the snapshot is good for this member's own restart only.
+    """
+
+    epoch: int
     checkpoint: StableCheckpoint
     state: State
     archive: Archive
 
     def encode(self) -> bytes:
         """Bytes for the journal and for members that are far behind."""
-        return _ENCODER.encode(
-            _Stored(self.checkpoint, codec.encode(self.state), self.archive.encode(self.state.settled_epoch)),
-        )
+        archive = self.archive.encode(self.state.settled_epoch)
+        return _ENCODER.encode(_Stored(self.epoch, self.checkpoint, codec.encode(self.state), archive))
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
@@ -60,5 +65,8 @@ def decode_snapshot(data: bytes) -> Snapshot:
     if state.sequence != stored.checkpoint.sequence or state_root(state) != stored.checkpoint.root:
         raise InvalidEncoding("the snapshot's ledger is not the one of its checkpoint")
     return Snapshot(
-        checkpoint=stored.checkpoint, state=state, archive=Archive.decode(stored.archive, state.history)
+        epoch=stored.epoch,
+        checkpoint=stored.checkpoint,
+        state=state,
+        archive=Archive.decode(stored.archive, state.history),
     )

@@ -24,6 +24,7 @@ class StateTransfer:
     """What has arrived of the snapshot at ``checkpoint`` from member ``source``."""
 
     source: int
+    epoch: int
     checkpoint: StableCheckpoint
     heard_ms: int
     data: bytearray = field(default_factory=bytearray)

@@ -17,6 +17,9 @@ contract Committee is ICommittee, Ownable2Step {
     uint64 private _epoch;
     uint16 private _threshold;
 
+    /// @dev Every epoch's members stay readable as long as the chain does.
+    mapping(uint64 epoch => address pointer) private _pointers;
+
     constructor(address owner_, address[] memory members_, uint256 threshold_) Ownable(owner_) {
         _change(members_, threshold_);
     }
@@ -47,6 +50,12 @@ contract Committee is ICommittee, Ownable2Step {
     }
 
     /// @inheritdoc ICommittee
+    function membersOf(uint64 epoch_) external view returns (address[] memory) {
+        address held = _pointers[epoch_];
+        return held == address(0) ? new address[](0) : MemberCode.list(held);
+    }
+
+    /// @inheritdoc ICommittee
     function pointer() external view returns (address) {
         return _pointer;
     }
@@ -68,6 +77,7 @@ contract Committee is ICommittee, Ownable2Step {
         // forge-lint: disable-next-line(unsafe-typecast)
         _threshold = uint16(newThreshold);
         _epoch += 1;
+        _pointers[_epoch] = _pointer;
         emit CommitteeChanged(_epoch, newMembers, newThreshold);
     }
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from immutables import Map
 
@@ -19,6 +19,12 @@ from protocol.parameters import DEFAULTS, Parameters
 from protocol.roles import Role
 from protocol.transactions import Order
 from protocol.typed_data import Domain
+
+HANDOVER_LEAD: Final = 256
+"""Batches between the one that takes a committee change in and the hand-over.
+
+At least the window of consensus: whoever may vote beyond the hand-over has then executed the change.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +209,13 @@ class State:
     origin: Origin | None = None
     parameters: Parameters = DEFAULTS
     committee: Committee = Committee()
+    """The committee in force on the chain: it signs settlements."""
+    ordering: Committee = Committee()
+    """The committee that orders the next batch; it follows ``committee`` at `handover`."""
+    handover: int | None = None
+    """The last sequence number that ``ordering`` orders, once the chain has named another committee."""
+    lead: int = HANDOVER_LEAD
+    """How many batches after the change was taken in the hand-over lies; see `HANDOVER_LEAD`."""
     nodes: Mapping[bytes, Node] = field(default_factory=Map)
     nonces: Mapping[bytes, int] = field(default_factory=Map)
     table: Mapping[bytes, Entry] = field(default_factory=Map)
@@ -218,6 +231,6 @@ class State:
     """Hash chain over all settlements: what the ledger has dropped can still be checked against it."""
 
 
-def genesis(domain: Domain, treasury: bytes) -> State:
+def genesis(domain: Domain, treasury: bytes, lead: int = HANDOVER_LEAD) -> State:
     """The ledger before its first batch: everything else arrives through chain events."""
-    return State(domain=domain, treasury=treasury)
+    return State(domain=domain, treasury=treasury, lead=lead)

@@ -5,7 +5,8 @@ A block is one batch that the committee ordered. In this sequence, always:
 1. time moves to the batch's timestamp and every phase whose time has come changes (PoT ``Manage.Refresh``);
 2. chain events are taken in, if the batch carries a newer origin;
 3. transactions are applied one by one; a refused one leaves no trace but its result;
-4. at the end of an update cycle the settlement report is made (PoT ``Manage.Update``).
+4. at the end of an update cycle the settlement report is made (PoT ``Manage.Update``);
+5. at the agreed sequence number after a committee change the new committee takes over the ordering.
 
 Undecodable or badly signed transactions get a result too: the function is total, whatever a batch holds.
 """
@@ -94,6 +95,8 @@ def apply_block(state: State, block: Block) -> Applied:
         make_report(draft)
         events.extend(draft.events)
         state = draft.state
+    if state.handover == state.sequence:
+        state = dataclasses.replace(state, ordering=state.committee, handover=None)
     return Applied(state=state, results=tuple(results), events=tuple(events))
 
 
@@ -213,7 +216,7 @@ def _take_event(draft: Draft, event: AnyChainEvent) -> None:
             )
         case CommitteeChanged():
             committee = Committee(epoch=event.epoch, members=event.members, threshold=event.threshold)
-            draft.state = dataclasses.replace(draft.state, committee=committee)
+            draft.state = _appoint(dataclasses.replace(draft.state, committee=committee))
             if draft.state.report is not None:
                 remake_report(draft)
         case ParameterChanged():
@@ -222,6 +225,13 @@ def _take_event(draft: Draft, event: AnyChainEvent) -> None:
                 draft.state = dataclasses.replace(draft.state, parameters=parameters)
         case Settled():
             settle(draft, event.epoch, event.transaction_hash, event.gas_used)
+
+
+def _appoint(state: State) -> State:
+    """Let the committee in force order batches too: the first at once, a later one from the hand-over on."""
+    if not state.ordering.members:
+        return dataclasses.replace(state, ordering=state.committee)
+    return dataclasses.replace(state, handover=state.handover or state.sequence + state.lead)
 
 
 def _take_order(draft: Draft, event: OrderPlaced) -> None:

@@ -14,6 +14,7 @@ Source: Castro and Liskov 1999, sections 4.2 and 4.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from aggregator.pbft.events import (
     Broadcast,
@@ -73,6 +74,10 @@ class Limits:
     """View changes further ahead than this are ignored: nobody honest is there."""
 
 
+OBSERVER: Final = -1
+"""The place of whoever has none in the committee."""
+
+
 class StateDiverged(Exception):
     """This replica's ledger differs from a quorum's: a bug here, not an expected fault. It must stop."""
 
@@ -80,10 +85,13 @@ class StateDiverged(Exception):
 class Agreement:
     """State of one member and the normal case over it; `views` and `replica` build on it."""
 
-    def __init__(self, members: Members, index: int, key: Key, limits: Limits | None = None) -> None:
-        assert members.addresses[index] == key.address, "a replica signs with its member's key"
+    def __init__(self, members: Members, index: int | None, key: Key, limits: Limits | None = None) -> None:
+        assert index is None or members.addresses[index] == key.address, "a replica signs with its key"
         self.members = members
-        self.index = index
+        self.index = OBSERVER if index is None else index
+        """Place in the committee; `OBSERVER` for a node that follows it without a vote."""
+        self.fence: int | None = None
+        """The last sequence number that this committee orders, once that is known."""
         self.limits = limits or Limits()
         self._key = key
         self.view = 0
@@ -97,6 +105,8 @@ class Agreement:
         self._slots: dict[int, Slot] = {}
         self._bodies: dict[bytes, Batch] = {}
         self._checkpoints: dict[int, dict[int, Vote]] = {}
+        self._roots: dict[int, bytes] = {}
+        """State roots found here at sequence numbers whose checkpoint is not stable yet."""
         self._view_changes: dict[int, dict[int, ViewChange]] = {}
         self._new_view: NewView | None = None
         self._now_ms = 0
@@ -121,6 +131,11 @@ class Agreement:
         return self.members.primary(self.view)
 
     @property
+    def observing(self) -> bool:
+        """Whether this replica only follows: it is not, not yet, or no longer a member."""
+        return self.index == OBSERVER
+
+    @property
     def is_primary(self) -> bool:
         """Whether this replica orders batches now."""
         return self.active and self.primary == self.index
@@ -134,11 +149,7 @@ class Agreement:
     def can_propose(self) -> bool:
         """Whether a `Propose` event is allowed now."""
         following = max(self._proposed, self.executed) + 1
-        return (
-            self.is_primary
-            and self.in_flight < self.limits.pipeline
-            and following <= self.low + self.limits.window
-        )
+        return self.is_primary and self.in_flight < self.limits.pipeline and self._in_window(following)
 
     # Normal case -----------------------------------------------------------------------------------
 
@@ -149,7 +160,8 @@ class Agreement:
         return self._slots.setdefault(sequence, Slot())
 
     def _in_window(self, sequence: int) -> bool:
-        return self.low < sequence <= self.low + self.limits.window
+        fenced = self.fence is not None and sequence > self.fence
+        return self.low < sequence <= self.low + self.limits.window and not fenced
 
     def _propose(self, batch: Batch) -> None:
         assert self.can_propose, "the node proposes only when it may"
@@ -214,7 +226,7 @@ class Agreement:
 
     def _vote_prepare(self, sequence: int, slot: Slot) -> None:
         assert slot.proposal is not None and slot.accepted
-        if self.primary != self.index:
+        if self.primary != self.index and not self.observing:
             slot.own_prepare = self._cast(VoteKind.PREPARE, self.view, sequence, slot.proposal.digest)
             slot.prepares[self.index] = slot.own_prepare
             self._out.append(Broadcast(message=slot.own_prepare))
@@ -250,7 +262,7 @@ class Agreement:
 
     def _check_prepared(self, sequence: int) -> None:
         slot = self._slot(sequence)
-        if slot.proposal is None or not slot.accepted or slot.own_commit is not None:
+        if slot.proposal is None or not slot.accepted or slot.own_commit is not None or self.observing:
             return
         digest = slot.proposal.digest
         prepares = slot.matching(VoteKind.PREPARE, digest)
@@ -291,10 +303,13 @@ class Agreement:
         slot = self._slots[event.sequence]
         if slot.proposal is None and slot.prepared is None:
             del self._slots[event.sequence]  # fetched from a peer: nothing was promised here
+        self.fence = event.fence
         if event.root is not None and event.sequence > self.low:
-            vote = self._cast(VoteKind.CHECKPOINT, 0, event.sequence, event.root)
-            self._checkpoints.setdefault(event.sequence, {})[self.index] = vote
-            self._out.append(Broadcast(message=vote))
+            self._roots[event.sequence] = event.root
+            if not self.observing:
+                vote = self._cast(VoteKind.CHECKPOINT, 0, event.sequence, event.root)
+                self._checkpoints.setdefault(event.sequence, {})[self.index] = vote
+                self._out.append(Broadcast(message=vote))
             self._check_stable(event.sequence)
 
     # Checkpoints -----------------------------------------------------------------------------------
@@ -312,20 +327,19 @@ class Agreement:
     def _check_stable(self, sequence: int) -> None:
         """Only what this replica executed itself becomes stable here; whoever is behind catches up first."""
         votes = self._checkpoints.get(sequence, {})
-        own = votes.get(self.index)
-        if own is None:
+        root = self._roots.get(sequence)
+        if root is None:
             return
-        proof = tuple(vote for _, vote in sorted(votes.items()) if vote.digest == own.digest)
+        proof = tuple(vote for _, vote in sorted(votes.items()) if vote.digest == root)
         if len(proof) < self.members.quorum:
             return
-        self._make_stable(StableCheckpoint(sequence, own.digest, proof))
+        self._make_stable(StableCheckpoint(sequence, root, proof))
 
     def _on_checkpoint_proof(self, checkpoint: StableCheckpoint) -> None:
         if not self.low < checkpoint.sequence <= self.executed:
             return
         self.members.verify_stable(checkpoint)
-        own = self._checkpoints.get(checkpoint.sequence, {}).get(self.index)
-        if own is not None and own.digest != checkpoint.root:
+        if self._roots.get(checkpoint.sequence, checkpoint.root) != checkpoint.root:
             raise StateDiverged(
                 f"a quorum has another state root at {checkpoint.sequence}; stop, keep the journal, report it"
             )
@@ -343,6 +357,7 @@ class Agreement:
         self._checkpoints = {
             sequence: votes for sequence, votes in self._checkpoints.items() if sequence > low
         }
+        self._roots = {sequence: root for sequence, root in self._roots.items() if sequence > low}
         wanted = {slot.proposal.digest for slot in self._slots.values() if slot.proposal is not None}
         wanted |= {s.prepared.pre_prepare.digest for s in self._slots.values() if s.prepared is not None}
         wanted |= {s.committed.batch.digest() for s in self._slots.values() if s.committed is not None}

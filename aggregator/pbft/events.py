@@ -54,10 +54,14 @@ class Validated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
-    """The ledger applied a delivered batch; ``root`` is its state root where a checkpoint is due."""
+    """The ledger applied a delivered batch; ``root`` is its state root where a checkpoint is due.
+
+    ``fence`` is the last sequence number that this committee orders, once that is known.
+    """
 
     sequence: int
     root: bytes | None
+    fence: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +130,8 @@ class Transfer:
     with `Installed`: the batches in between are gone."""
 
     source: int
+    epoch: int
+    """The committee whose quorum signed the checkpoint; checked already if it is the replica's own."""
     checkpoint: StableCheckpoint
 
 

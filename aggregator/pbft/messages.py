@@ -175,8 +175,9 @@ class StableCheckpoint(Message, frozen=True):
 
 
 class ViewChangeContents(Message, frozen=True):
-    """What a member knows when it asks for another view."""
+    """What a member knows when it asks for another view of the committee of ``epoch``."""
 
+    epoch: Count
     view: Count
     stable: StableCheckpoint | None
     prepared: Annotated[tuple[Prepared, ...], Meta(max_length=MAX_SLOTS)]
@@ -192,6 +193,7 @@ class ViewChange(Message, frozen=True, tag="view_change"):
 class NewViewContents(Message, frozen=True):
     """The view changes a new primary acts on, and what it proposes because of them."""
 
+    epoch: Count
     view: Count
     view_changes: Annotated[tuple[ViewChange, ...], Meta(max_length=MAX_MEMBERS)]
     pre_prepares: Annotated[tuple[Vote, ...], Meta(max_length=MAX_SLOTS)]
@@ -207,6 +209,7 @@ class NewView(Message, frozen=True, tag="new_view"):
 class Status(Message, frozen=True, tag="status"):
     """A member's position, said regularly; whoever is ahead or behind acts on it."""
 
+    epoch: Count
     view: Count
     active: bool
     executed: Count
@@ -240,8 +243,12 @@ class CommittedBatches(Message, frozen=True, tag="committed_batches"):
 
 
 class SnapshotOffer(Message, frozen=True, tag="snapshot_offer"):
-    """The answer to `Fetch` from a member that has these batches no more, but the ledger after them."""
+    """The answer to `Fetch` from a member that has these batches no more, but the ledger after them.
 
+    ``epoch`` is that of the committee whose quorum signed the checkpoint.
+    """
+
+    epoch: Count
     checkpoint: StableCheckpoint
 
 

@@ -69,7 +69,10 @@ from protocol.errors import ProtocolError
 
 
 class Replica(Views):
-    """The replica of member ``index``. Not thread-safe; all randomness and time come in through events."""
+    """The replica of member ``index``, or of an observer. Not thread-safe.
+
+    All randomness and time come in through events.
+    """
 
     # The step --------------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Replica(Views):
                 case BatchBody():
                     self._on_batch_body(message.batch)
                 case SnapshotOffer():
-                    self._on_snapshot_offer(sender, message.checkpoint)
+                    self._on_snapshot_offer(sender, message)
         except ProtocolError as reason:
             self._out.append(Misbehaved(sender=sender, reason=f"{type(message).__name__}: {reason}"))
 
@@ -163,7 +166,8 @@ class Replica(Views):
 
     def _say_again(self) -> None:
         """Repeat the own position and, where the own log stands still, the own votes."""
-        self._out.append(Broadcast(message=Status(self.view, self.active, self.executed, self.low)))
+        status = Status(self.members.epoch, self.view, self.active, self.executed, self.low)
+        self._out.append(Broadcast(message=status))
         if not self.active:
             own = self._view_changes.get(self.view, {}).get(self.index)
             if own is not None:
@@ -195,7 +199,7 @@ class Replica(Views):
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
         # Whoever missed a new view, or waits for one that has begun, gets the proof of it.
         lost = status.view < self.view or (status.view == self.view and not status.active)
-        if lost and self.active and self._new_view is not None:
+        if lost and status.epoch == self.members.epoch and self.active and self._new_view is not None:
             self._out.append(Send(to=sender, message=self._new_view))
         if self.stable is not None and status.stable < self.low <= status.executed:
             self._out.append(Send(to=sender, message=CheckpointProof(self.stable)))
@@ -203,18 +207,21 @@ class Replica(Views):
     def _on_committed_batches(self, sender: int, message: CommittedBatches) -> None:
         before = self.delivered
         for committed in message.batches:
-            if committed.sequence != self.delivered + 1:
+            fenced = self.fence is not None and committed.sequence > self.fence
+            if committed.sequence != self.delivered + 1 or fenced:
                 continue
             self.members.verify_committed(committed)
             self._commit(committed)
         if self.delivered > before:
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
 
-    def _on_snapshot_offer(self, sender: int, checkpoint: StableCheckpoint) -> None:
-        if checkpoint.sequence <= self.delivered:
+    def _on_snapshot_offer(self, sender: int, offer: SnapshotOffer) -> None:
+        if offer.checkpoint.sequence <= self.delivered:
             return
-        self.members.verify_stable(checkpoint)
-        self._out.append(Transfer(source=sender, checkpoint=checkpoint))
+        if offer.epoch == self.members.epoch:
+            self.members.verify_stable(offer.checkpoint)
+        # The node knows later committees from the chain; this replica knows only its own.
+        self._out.append(Transfer(source=sender, epoch=offer.epoch, checkpoint=offer.checkpoint))
 
     def _on_installed(self, event: Installed) -> None:
         """Go on from a ledger that a quorum vouches for; promises above it stay."""
@@ -258,7 +265,7 @@ class Replica(Views):
     def restore(
         cls,
         members: Members,
-        index: int,
+        index: int | None,
         key: Key,
         records: Iterable[Record],
         *,
@@ -310,6 +317,6 @@ class Replica(Views):
     def _recall_prepare(self, slot: Slot) -> None:
         vote = slot.proposal
         assert vote is not None
-        if self.members.primary(vote.view) != self.index:
+        if self.members.primary(vote.view) != self.index and not self.observing:
             slot.own_prepare = self._cast(VoteKind.PREPARE, vote.view, vote.sequence, vote.digest)
             slot.prepares[self.index] = slot.own_prepare

@@ -33,7 +33,9 @@ def verify_view_change(members: Members, message: ViewChange, *, window: int) ->
         InvalidProof, InvalidSignature: it does not prove what it claims.
     """
     contents, vote = message.contents, message.vote
-    expected = (VoteKind.VIEW_CHANGE, contents.view, 0, contents_digest(contents))
+    if contents.epoch != members.epoch:
+        raise InvalidProof(f"a view change of committee {contents.epoch} in that of {members.epoch}")
+    expected = (VoteKind.VIEW_CHANGE, contents.view, members.epoch, contents_digest(contents))
     if vote.subject() != expected:
         raise InvalidProof("the view change's vote is about something else")
     members.verify(vote)
@@ -84,7 +86,9 @@ def verify_new_view(members: Members, message: NewView, *, window: int) -> None:
         InvalidProof, InvalidSignature: it does not.
     """
     contents, vote = message.contents, message.vote
-    if vote.subject() != (VoteKind.NEW_VIEW, contents.view, 0, contents_digest(contents)):
+    if contents.epoch != members.epoch:
+        raise InvalidProof(f"a new view of committee {contents.epoch} in that of {members.epoch}")
+    if vote.subject() != (VoteKind.NEW_VIEW, contents.view, members.epoch, contents_digest(contents)):
         raise InvalidProof("the new view's vote is about something else")
     if vote.signer != members.primary(contents.view):
         raise InvalidProof(f"member {vote.signer} is not the primary of view {contents.view}")

@@ -48,6 +48,8 @@ class Views(Agreement):
 
     def _leave_for(self, view: int) -> None:
         """Promise: no vote in any view below ``view`` from here on."""
+        if self.observing:
+            return
         assert view > self.view or not self.active
         self.view, self.active = view, False
         self._fruitless_views += 1
@@ -65,8 +67,8 @@ class Views(Agreement):
             for sequence, slot in sorted(self._slots.items())
             if slot.prepared is not None and sequence > self.low
         )
-        contents = ViewChangeContents(view, self.stable, prepared)
-        vote = self._cast(VoteKind.VIEW_CHANGE, view, 0, contents_digest(contents))
+        contents = ViewChangeContents(self.members.epoch, view, self.stable, prepared)
+        vote = self._cast(VoteKind.VIEW_CHANGE, view, self.members.epoch, contents_digest(contents))
         own = ViewChange(contents, vote)
         self._forget_view_changes_of(self.index, below=view)
         self._view_changes.setdefault(view, {})[self.index] = own
@@ -74,6 +76,8 @@ class Views(Agreement):
 
     def _on_view_change(self, message: ViewChange) -> None:
         view, signer = message.contents.view, message.vote.signer
+        if self.observing or message.contents.epoch != self.members.epoch:
+            return
         settled = view < self.view or (view == self.view and self.active)
         if settled or view > self.view + self.limits.view_lead:
             return
@@ -108,12 +112,14 @@ class Views(Agreement):
         pre_prepares = tuple(
             self._cast(VoteKind.PRE_PREPARE, self.view, sequence, digest) for sequence, digest in proposed
         )
-        contents = NewViewContents(self.view, chosen, pre_prepares)
-        vote = self._cast(VoteKind.NEW_VIEW, self.view, 0, contents_digest(contents))
+        contents = NewViewContents(self.members.epoch, self.view, chosen, pre_prepares)
+        vote = self._cast(VoteKind.NEW_VIEW, self.view, self.members.epoch, contents_digest(contents))
         self._enter_view(NewView(contents, vote))
 
     def _on_new_view(self, message: NewView) -> None:
         view = message.contents.view
+        if message.contents.epoch != self.members.epoch:
+            return
         if view < self.view or (view == self.view and self.active) or view == 0:
             return
         if view > self.view + self.limits.view_lead:
@@ -138,6 +144,8 @@ class Views(Agreement):
 
     def _on_batch_body(self, batch: Batch) -> None:
         """A batch that the view began with has arrived: vote for it."""
+        if not self.active:
+            return
         digest = batch.digest()
         for sequence, slot in sorted(self._slots.items()):
             if slot.carried and not slot.accepted and slot.proposal and slot.proposal.digest == digest:

@@ -31,6 +31,9 @@ interface ICommittee {
     /// @notice The members in ascending order; a member's place is its bit in the signers' bitmap.
     function members() external view returns (address[] memory);
 
+    /// @notice The members of an earlier epoch: who signed what was agreed then. Empty for no epoch.
+    function membersOf(uint64 epoch_) external view returns (address[] memory);
+
     /// @notice The contract whose code holds the members: a STOP byte, then 20 bytes each.
     function pointer() external view returns (address);
 }

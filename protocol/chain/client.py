@@ -136,6 +136,17 @@ class ChainClient:
         with chain_errors("cannot read the committee"):
             return tuple(bytes.fromhex(member[2:]) for member in self.committee.functions.members().call())
 
+    def committee_epoch(self) -> int:
+        """Number of the committee in force, from 1."""
+        with chain_errors("cannot read the committee"):
+            return int(self.committee.functions.epoch().call())
+
+    def members_of(self, epoch: int) -> tuple[bytes, ...]:
+        """The members of the committee of ``epoch``, ascending; none for an epoch that has not begun."""
+        with chain_errors("cannot read the committee"):
+            members = self.committee.functions.membersOf(epoch).call()
+        return tuple(bytes.fromhex(member[2:]) for member in members)
+
     def endpoint_of(self, account: bytes) -> tuple[str, bytes]:
         """A node's registered endpoint and link key; both empty if it has none, or one that is not UTF-8."""
         with chain_errors("cannot read the node registry"):

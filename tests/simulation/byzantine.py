@@ -128,8 +128,8 @@ class _Liar:
                 if self.choose.random() < 0.5
                 else (changes[0],) * len(changes)
             )
-        bent = NewViewContents(contents.view, changes, kept)
-        vote = self._vote(VoteKind.NEW_VIEW, contents.view, 0, contents_digest(bent))
+        bent = NewViewContents(contents.epoch, contents.view, changes, kept)
+        vote = self._vote(VoteKind.NEW_VIEW, contents.view, contents.epoch, contents_digest(bent))
         return [NewView(bent, vote)]
 
     def timestamps(self, message: LinkMessage, to: int) -> list[LinkMessage]:
@@ -180,7 +180,7 @@ class _Liar:
             root, far = self.choose.randbytes(32), first + self.choose.randrange(1, 40)
             votes = tuple(self._vote(VoteKind.CHECKPOINT, 0, far, root) for _ in range(self.members.quorum))
             proof = tuple(msgspec.structs.replace(vote, signer=i) for i, vote in enumerate(votes))
-            return [SnapshotOffer(StableCheckpoint(far, root, self.choose.choice((votes, proof))))]
+            return [SnapshotOffer(1, StableCheckpoint(far, root, self.choose.choice((votes, proof))))]
         if isinstance(message, SnapshotPart):
             data = bytearray(message.data)
             data[self.choose.randrange(len(data))] ^= 1 << self.choose.randrange(8)

@@ -27,7 +27,8 @@ class Violation(Exception):
 class Checkers:
     """All checkers over one run."""
 
-    members: Members
+    committees: dict[int, tuple[bytes, ...]]
+    """Members by epoch, as the chain names them."""
     window: int
     ordered: dict[int, bytes] = field(default_factory=dict)
     """Agreement: the one batch digest of each sequence number."""
@@ -42,14 +43,17 @@ class Checkers:
         """Note that something happened once more."""
         self.counts[what] += 1
 
-    def delivered(self, member: int, committed: Committed) -> None:
+    def delivered(self, member: int, committee: Members, committed: Committed) -> None:
         """Agreement, total order, and a certificate that a stranger can check."""
         digest = committed.batch.digest()
         known = self.ordered.setdefault(committed.sequence, digest)
         if known != digest:
             raise Violation(f"member {member} delivers another batch at {committed.sequence} than others did")
         try:
-            self.members.verify_committed(committed)
+            if self.committees.get(committee.epoch) != committee.addresses:
+                raise Violation(f"member {member} follows a committee that the chain never named")
+            # Its own word on who is in charge is checked; the rest is done without what it runs.
+            Members(domain=committee.domain, addresses=committee.addresses).verify_committed(committed)
         except ProtocolError as reason:
             raise Violation(
                 f"member {member} delivers {committed.sequence} without a certificate: {reason}"
@@ -76,31 +80,23 @@ class Checkers:
 
     def bounded(self, member: Member, disk: SimulatedFolder) -> None:
         """Memory and disk of a member stay within what its limits say."""
-        replica = member.replica
+        replica, name = member.replica, f"member {member.replica.index}"
         slots, bodies = len(replica._slots), len(replica._bodies)
         changes = sum(len(by) for by in replica._view_changes.values())
-        if slots > self.window + 8 or bodies > 4 * self.window or changes > 2 * self.members.count:
-            raise Violation(
-                f"member {member.index} keeps {slots} slots, {bodies} batches and {changes} view changes"
-            )
+        if slots > self.window + 8 or bodies > 4 * self.window or changes > 2 * replica.members.count:
+            raise Violation(f"{name} keeps {slots} slots, {bodies} batches and {changes} view changes")
         states, held = len(member._at_checkpoint), len(member._held)
         if states > self.window or held > self.window or disk.size_bytes > MAX_DISK_BYTES:
-            raise Violation(
-                f"member {member.index} keeps {states} ledgers, {held} proposals, {disk.size_bytes} bytes"
-            )
+            raise Violation(f"{name} keeps {states} ledgers, {held} proposals, {disk.size_bytes} bytes")
 
     def durable(self, member: Member) -> None:
         """Whatever any honest member called accepted is in every healed member's ledger."""
-        sequence = member.replica.executed
+        sequence, name = member.replica.executed, f"member {member.replica.index}"
         late = [at for at in self.accepted.values() if at > sequence]
         if late:
-            raise Violation(
-                f"member {member.index} stands at {sequence} and misses accepted work up to {max(late)}"
-            )
+            raise Violation(f"{name} stands at {sequence} and misses accepted work up to {max(late)}")
         if member.state.sequence != sequence:
-            raise Violation(
-                f"member {member.index} counts {member.state.sequence} batches where it delivered {sequence}"
-            )
+            raise Violation(f"{name} counts {member.state.sequence} batches where it delivered {sequence}")
 
 
 __all__ = ["Checkers", "InvalidProof", "Violation"]

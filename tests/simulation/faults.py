@@ -63,6 +63,8 @@ class Faults:
     """Largest difference of a member's clock from the true one."""
     rot: int | None
     """A member whose disk changes what was synced; with it, at most f fail for good."""
+    newcomers: int
+    """Nodes that the chain appoints one by one; each but the first takes the place of a member."""
     transactions: int
     duration_ms: int
 
@@ -115,6 +117,7 @@ class Faults:
             pause_ms=choose.choice((200, 2_500)),
             skew_ms=choose.choice((0, 0, 200, 2_000)),
             rot=cls._rot(choose, members, set(liars)),
+            newcomers=choose.choice((0, 0, 1, 2)),
             transactions=choose.choice((20, 80, 200)),
             duration_ms=choose.choice((10_000, 25_000)),
         )

@@ -7,21 +7,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
-
 from aggregator.pbft import views as views_module
-from aggregator.pbft.events import Deliver, Persist
+from aggregator.pbft.events import Deliver, Persist, Validate
 from aggregator.pbft.messages import (
-    Batch,
     CommittedBatches,
     NewView,
-    Outline,
     PrePrepare,
     StableCheckpoint,
     Status,
@@ -60,7 +57,8 @@ class _Few(Members):
 def _with_members(kind: type[Members]) -> type[Replica]:
     class Mutant(Replica):
         def __init__(self, members: Members, *rest: Any, **named: Any) -> None:
-            super().__init__(kind(domain=members.domain, addresses=members.addresses), *rest, **named)
+            named_fields = {field.name: getattr(members, field.name) for field in dataclasses.fields(members)}
+            super().__init__(kind(**named_fields), *rest, **named)
 
     return Mutant
 
@@ -112,37 +110,20 @@ class WatermarksIgnored(Replica):
         return sequence > self.low
 
 
-class _DisguisedBatch(Batch):
-    """A batch that claims another digest."""
-
-    claimed: bytes = b""
-
-    def digest(self) -> bytes:
-        return self.claimed
-
-
-class _Disguised(Outline):
-    """An outline that claims another digest, and makes batches that do."""
-
-    claimed: bytes = b""
-
-    @classmethod
-    def of(cls, outline: Outline, digest: bytes) -> _Disguised:
-        return cls(*msgspec.structs.astuple(outline), digest)
-
-    def digest(self) -> bytes:
-        return self.claimed
-
-    def batch(self, bodies: Mapping[bytes, bytes]) -> Batch:
-        return _DisguisedBatch(*msgspec.structs.astuple(super().batch(bodies)), self.claimed)
-
-
 class DigestUnchecked(Replica):
     """A batch is taken for the one that was signed."""
 
     def _on_pre_prepare(self, message: PrePrepare) -> None:
-        outline = _Disguised.of(message.outline, message.vote.digest)
-        super()._on_pre_prepare(PrePrepare(message.vote, outline))
+        vote = message.vote
+        slot = self._slots.get(vote.sequence)
+        usable = vote.view == self.view and self.active and self._in_window(vote.sequence)
+        if not usable or vote.signer != self.primary or (slot is not None and slot.proposal is not None):
+            return
+        self.members.verify(vote)
+        self._slot(vote.sequence).proposal = vote
+        self._out.append(
+            Validate(view=vote.view, sequence=vote.sequence, digest=vote.digest, outline=message.outline)
+        )
 
 
 class SecondProposalTaken(Replica):

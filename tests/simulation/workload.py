@@ -41,10 +41,18 @@ FRAGMENTS = (b"\x01" * 32, b"\x02" * 32)
 SALT = b"\x05" * 32
 
 
+def _threshold(members: tuple[bytes, ...]) -> int:
+    return len(members) - (len(members) - 1) // 3
+
+
 class Workload:
     """A chain with a few orders, and participants who act on them."""
 
-    def __init__(self, domain: Domain, members: tuple[bytes, ...], choose: random.Random) -> None:
+    def __init__(
+        self, domain: Domain, members: tuple[bytes, ...], newcomers: tuple[bytes, ...], choose: random.Random
+    ) -> None:
+        self.committees = {1: members}
+        """Members by epoch."""
         self.domain = domain
         self.choose = choose
         self.sent: list[bytes] = []
@@ -57,6 +65,21 @@ class Workload:
                 oid=order_id(domain, order), order=order, block_hash=self.block_hash(2 + 2 * number)
             )
             self._blocks[2 + 2 * number] = [event]
+        for number, newcomer in enumerate(newcomers):
+            self._blocks[3 + 4 * number] = [self._change(2 + number, newcomer)]
+
+    def _change(self, epoch: int, newcomer: bytes) -> CommitteeChanged:
+        stay = list(self.committees[epoch - 1])
+        if epoch > 2:
+            stay.remove(self.choose.choice(stay))
+        members = tuple(sorted([*stay, newcomer]))
+        self.committees[epoch] = members
+        return CommitteeChanged(epoch=epoch, members=members, threshold=_threshold(members))
+
+    def appointed(self, now_ms: int) -> dict[int, tuple[bytes, ...]]:
+        """The committees that the chain has named so far, by epoch."""
+        head = self._head(now_ms)
+        return {epoch: who for epoch, who in self.committees.items() if epoch == 1 or 4 * epoch - 5 <= head}
 
     @staticmethod
     def _order(number: int) -> Order:
@@ -80,7 +103,7 @@ class Workload:
         events: list[AnyChainEvent] = [
             ParameterChanged(key="reveal_s", value=4),
             ParameterChanged(key="update_s", value=2),
-            CommitteeChanged(epoch=1, members=members, threshold=len(members) - (len(members) - 1) // 3),
+            CommitteeChanged(epoch=1, members=members, threshold=_threshold(members)),
         ]
         for key in PROVIDERS:
             stake = 10**21

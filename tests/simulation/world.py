@@ -69,30 +69,38 @@ class Machine:
 class _Watched(Member):
     """A member under the eyes of the checkers; they see what it does, never what it thinks."""
 
-    def __init__(self, checkers: Checkers | None, **named: Any) -> None:
+    def __init__(self, number: int, checkers: Checkers | None, **named: Any) -> None:
+        self.number = number
+        """Its machine, whatever its place in the committee of the day."""
         self._checkers = checkers
         super().__init__(**named)
 
     def _apply(self, committed: Committed) -> Applied:
         if self._checkers is not None:
-            self._checkers.delivered(self.index, committed)
+            self._checkers.delivered(self.number, self.members, committed)
         applied = super()._apply(committed)
         if self._checkers is not None:
             self._checkers.applied(
-                self.index, committed.sequence, committed.batch.transactions, applied.results
+                self.number, committed.sequence, committed.batch.transactions, applied.results
             )
         return applied
 
-    def _execute(self, committed: Committed) -> Executed:
+    def _execute(self, committed: Committed) -> Executed | None:
         executed = super()._execute(committed)
-        if self._checkers is not None and executed.root is not None:
-            self._checkers.root(self.index, executed.sequence, executed.root)
+        if self._checkers is not None and executed is not None and executed.root is not None:
+            self._checkers.root(self.number, executed.sequence, executed.root)
         return executed
+
+    def _hand_over(self) -> None:
+        super()._hand_over()
+        if self._checkers is not None:
+            self._checkers.root(self.number, self.state.sequence, state_root(self.state))
+            self._checkers.count("hand-overs")
 
     def _adopt(self, snapshot: Snapshot) -> None:
         super()._adopt(snapshot)
         if self._checkers is not None:
-            self._checkers.root(self.index, self.state.sequence, state_root(self.state))
+            self._checkers.root(self.number, self.state.sequence, state_root(self.state))
             self._checkers.count("snapshots taken over or read")
 
 
@@ -111,11 +119,18 @@ class World:
         self._replica = replica
         count = self.faults.members
         keys = sorted((Key((i + 1).to_bytes(32, "big")) for i in range(count)), key=lambda key: key.address)
+        newcomers = [Key((500 + i).to_bytes(32, "big")) for i in range(self.faults.newcomers)]
         self.members = Members(
             domain=Domain(31337, b"\x11" * 20), addresses=tuple(key.address for key in keys)
         )
-        self.workload = Workload(self.members.domain, self.members.addresses, random.Random(f"work {seed}"))
-        self.checkers = Checkers(self.members, LIMITS.window)
+        self.workload = Workload(
+            self.members.domain,
+            self.members.addresses,
+            tuple(key.address for key in newcomers),
+            random.Random(f"work {seed}"),
+        )
+        keys += newcomers
+        self.checkers = Checkers(self.workload.committees, LIMITS.window)
         self.machines = [self._machine(index, key) for index, key in enumerate(keys)]
         for index, lie in self.faults.liars:
             bend = liar(lie, self.members, index, keys[index], random.Random(f"liar {seed} {index}"))
@@ -129,9 +144,9 @@ class World:
     def _start(self, machine: Machine) -> None:
         """Power on: whatever the member knows comes from its disk."""
         member = _Watched(
+            machine.index,
             self.checkers if machine.bend is None else None,
             members=self.members,
-            index=machine.index,
             key=machine.key,
             treasury=bytes(20),
             journal=Journal(machine.disk),
@@ -140,6 +155,7 @@ class World:
             replica=self._replica,
         )
         member.now_ms = self._clock_ms(machine)
+        member.committees = self.workload.appointed(self.now_ms)
         member.recover()
         machine.member = member
 
@@ -279,6 +295,7 @@ class World:
 
     def _live(self, machine: Machine, member: Member) -> None:
         """What a member's shell does all the time: look at the chain, watch the clock."""
+        member.committees = self.workload.appointed(self.now_ms)
         found = self.workload.propose(member.state, self.now_ms)
         if found is not None:
             member.chain_moved(found, self._clock_ms(machine))
@@ -306,9 +323,24 @@ class World:
 
         self._run(machine, offer)
 
+    def _number(self, machine: Machine, place: int) -> int:
+        """The machine that a member means by a place; outsiders come after the committee."""
+        addresses = self._committee(machine)
+        if place >= len(addresses):
+            return place - len(addresses)
+        return next(other.index for other in self.machines if other.key.address == addresses[place])
+
+    def _place(self, machine: Machine, number: int) -> int:
+        """The place that a member knows another machine by."""
+        addresses, address = self._committee(machine), self.machines[number].key.address
+        return addresses.index(address) if address in addresses else len(addresses) + number
+
+    def _committee(self, machine: Machine) -> tuple[bytes, ...]:
+        return (machine.member or self).members.addresses
+
     def _transmit(self, machine: Machine, to: int | None, message: LinkMessage) -> None:
         everyone = (index for index in range(len(self.machines)) if index != machine.index)
-        for receiver in everyone if to is None else (to,):
+        for receiver in everyone if to is None else (self._number(machine, to),):
             leaving = [message] if machine.bend is None else machine.bend(message, receiver)
             for each in leaving:
                 self._send(machine.index, receiver, encode_message(each))
@@ -334,19 +366,20 @@ class World:
             self._at(machine.paused_until_ms, lambda: self._receive(sender, to, data))
             return
         message = decode_message(data)
-        self._run(machine, lambda member: member.receive(sender, message, self._clock_ms(machine)))
+        place = self._place(machine, sender)
+        self._run(machine, lambda member: member.receive(place, message, self._clock_ms(machine)))
 
     # The end ---------------------------------------------------------------------------------------
 
     @property
-    def _members(self) -> list[Member]:
+    def _standing(self) -> list[Member]:
         return [machine.member for machine in self.honest if machine.member is not None]
 
     def _recovered(self) -> bool:
         """Equal ledgers with nothing left to do: chain events, transactions, and phases all worked off."""
-        heights = {member.state.sequence for member in self._members}
-        up = len(self._members) == len(self.honest)
-        return up and len(heights) == 1 and all(self._idle(member) for member in self._members)
+        heights = {member.state.sequence for member in self._standing}
+        up = len(self._standing) == len(self.honest)
+        return up and len(heights) == 1 and all(self._idle(member) for member in self._standing)
 
     def _idle(self, member: Member) -> bool:
         deadline = next_deadline_ms(member.state)
@@ -357,12 +390,12 @@ class World:
     def _positions(self) -> list[tuple[int, int, bool, int]]:
         return [
             (member.state.sequence, member.replica.view, member.replica.active, len(member.mempool))
-            for member in self._members
+            for member in self._standing
         ]
 
     def _final_checks(self) -> None:
         roots = set()
-        for member in self._members:
+        for member in self._standing:
             self.checkers.durable(member)
             roots.add(state_root(member.state))
         if len(roots) != 1:
