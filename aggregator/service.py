@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import uvicorn
 
@@ -51,18 +51,16 @@ class Service:
         self._config = config
         key, book = config.key(), config.book()
         self._chain = ChainClient(connect(config.rpc_url, book.chain_id), book, key)
-        addresses = self._chain.members()
-        if key.address not in addresses:
+        committees = self._read_committees({})
+        latest = max(committees)
+        if key.address not in committees[latest] + committees.get(latest - 1, ()):
             raise InvalidConfig(
                 f"0x{key.address.hex()} is no member of the committee; governance appoints members"
             )
-        self._index = addresses.index(key.address)
-        self._members = Members(domain=self._chain.domain, addresses=addresses)
         self._journal = Journal.at(config.data_dir / "journal")
-        self._links = Links(self._index, LinkKey.derive(key), config.link_listen)
+        self._links = Links(LinkKey.derive(key), config.link_listen)
         self._node = Aggregator(
-            members=self._members,
-            index=self._index,
+            members=Members(domain=self._chain.domain, addresses=committees[1]),
             key=key,
             treasury=bytes.fromhex(book.treasury[2:]),
             journal=self._journal,
@@ -71,8 +69,8 @@ class Service:
             send=self._send,
             limits=Limits(view_timeout_ms=config.view_timeout_ms),
         )
+        self._node.committees.update(committees)
         self._update = UpdateService(
-            index=self._index,
             key=key,
             chain=self._chain,
             state=lambda: self._node.state,
@@ -95,7 +93,8 @@ class Service:
         # Peers before listening: whoever connects unknown is refused for good by ZeroMQ.
         self._links.set_peers(await asyncio.to_thread(self._read_peers))
         self._links.start()
-        log.info("member %d resumes at sequence %d", self._index, self._node.replica.executed)
+        place = "an observer" if self._node.index is None else f"member {self._node.index}"
+        log.info("%s resumes at sequence %d", place, self._node.replica.executed)
         app = build_app(self._node, self._alarms)
         listener = self._listen()
         server = _Server(
@@ -169,9 +168,19 @@ class Service:
             if peers:
                 self._links.set_peers(peers)
 
+    def _read_committees(self, known: Mapping[int, tuple[bytes, ...]]) -> dict[int, tuple[bytes, ...]]:
+        """The committees of all epochs so far; those that are ``known`` are not asked for again."""
+        epochs = range(1, self._chain.committee_epoch() + 1)
+        return {epoch: known.get(epoch) or self._chain.members_of(epoch) for epoch in epochs}
+
     def _read_peers(self) -> dict[int, Peer]:
+        """Whoever orders batches now, in their places, and after them whoever the chain has appointed."""
+        committees = self._read_committees(self._node.committees)
+        self._node.committees.update(committees)
+        ordering = self._node.members.addresses
+        appointed = committees[max(committees)]
         peers = {}
-        for index, account in enumerate(self._members.addresses):
+        for index, account in enumerate((*ordering, *(who for who in appointed if who not in ordering))):
             endpoint, link_key = self._chain.endpoint_of(account)
             address = link_address(endpoint)
             if address is not None:

@@ -61,10 +61,9 @@ class _Registered:
 
 
 class Links:
-    """All links of member ``index``; call `start`, then `send`, `broadcast` and `receive`."""
+    """All links of one aggregator; call `start`, then `send`, `broadcast` and `receive`."""
 
-    def __init__(self, index: int, key: LinkKey, listen: str) -> None:
-        self.index = index
+    def __init__(self, key: LinkKey, listen: str) -> None:
         self.counters: Counter[str] = Counter()
         self._key = key
         self._listen = listen
@@ -116,7 +115,7 @@ class Links:
                 self._dealers.pop(index).close()
                 del self._peers[index]
         for index, peer in peers.items():
-            if index in self._peers or index == self.index:
+            if index in self._peers or peer.link_key == self._key.public:
                 continue
             dealer = self._context.socket(zmq.DEALER)
             self._configure(dealer)

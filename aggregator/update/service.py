@@ -31,14 +31,13 @@ class UpdateService:
     def __init__(
         self,
         *,
-        index: int,
         key: Key,
         chain: ChainClient,
         state: Callable[[], State],
         broadcast: Callable[[LinkMessage], None],
         patience_s: float,
     ) -> None:
-        self._index = index
+        self._address = key.address
         self._chain = chain
         self._state = state
         self._broadcast = broadcast
@@ -71,9 +70,12 @@ class UpdateService:
                 said_s = clock()
                 self._broadcast(ReportSignature(state.report.epoch, digest, own))
             turns = int((clock() - since_s) / self._patience_s)
-            count = max(1, len(state.committee.members))
-            if (state.report.epoch + turns) % count == self._index:
+            if self._is_turn(state, state.report.epoch + turns):
                 await self._submit()
+
+    def _is_turn(self, state: State, turn: int) -> bool:
+        members = state.committee.members
+        return bool(members) and members[turn % len(members)] == self._address
 
     async def _submit(self) -> None:
         bundle = self._collector.bundle()

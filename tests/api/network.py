@@ -126,7 +126,6 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     journal = Journal.at(folder / "journal")
     node = Aggregator(
         members=Members(domain=DOMAIN, addresses=(member.address,)),
-        index=0,
         key=member,
         treasury=TREASURY,
         journal=journal,

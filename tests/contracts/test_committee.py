@@ -35,6 +35,16 @@ def test_a_change_begins_a_new_epoch(network: Network, deployer: Any) -> None:
     assert len(network.committee.members()) == 7
 
 
+def test_every_epochs_members_stay_readable(network: Network, members: list[Key], deployer: Any) -> None:
+    first = network.committee.members()
+    assert len(first) == len(members)
+    second = sorted_accounts(7)
+    network.committee.change(second, 5, sender=deployer)
+    assert network.committee.membersOf(1) == first
+    assert network.committee.membersOf(2) == second == network.committee.members()
+    assert network.committee.membersOf(0) == network.committee.membersOf(3) == []
+
+
 def test_the_pointer_holds_the_members_as_code_that_cannot_run(network: Network, members: list[Key]) -> None:
     code = bytes(ape.networks.provider.get_code(network.committee.pointer()))
     assert code == b"\0" + b"".join(key.address for key in members)

@@ -38,7 +38,7 @@ def test_a_snapshot_of_any_ledger_comes_back_equal_and_lives_on(seed: int) -> No
     state, archive = lived(seed, 120)
     assert codec.decode(State, codec.encode(state)) == state
     checkpoint = StableCheckpoint(state.sequence, state_root(state), ())
-    data = Snapshot(checkpoint=checkpoint, state=state, archive=archive).encode()
+    data = Snapshot(epoch=1, checkpoint=checkpoint, state=state, archive=archive).encode()
     back = decode_snapshot(data)
     assert back.state == state
     assert back.archive.settlements == archive.settlements
@@ -51,7 +51,7 @@ def test_a_snapshot_with_any_byte_changed_is_refused() -> None:
     state, archive = lived(1, 60)
     assert archive.settlements, "the life must have settled something"
     checkpoint = StableCheckpoint(state.sequence, state_root(state), ())
-    data = Snapshot(checkpoint=checkpoint, state=state, archive=archive).encode()
+    data = Snapshot(epoch=1, checkpoint=checkpoint, state=state, archive=archive).encode()
     choose = random.Random(7)
     for _ in range(300):
         place = choose.randrange(len(data))

@@ -44,7 +44,7 @@ def opened(count: int, addresses: list[str] | None = None) -> tuple[list[Links],
     """``count`` members that all know each other."""
     addresses = addresses or [free_address() for _ in range(count)]
     peers = {n: Peer(index=n, address=addresses[n], link_key=KEYS[n].public) for n in range(count)}
-    members = [Links(n, KEYS[n], addresses[n]) for n in range(count)]
+    members = [Links(KEYS[n], addresses[n]) for n in range(count)]
     for member in members:
         member.start()
         member.set_peers(peers)
@@ -139,9 +139,9 @@ def test_a_member_is_known_by_the_key_it_proved_whatever_it_claims() -> None:
         (first, second), peers = opened(2)
         context, socket = stranger(KEYS[1], peers[0])
         socket.setsockopt(zmq.IDENTITY, b"member 0")
-        await socket.send(encode_message(Status(0, True, 5, 0)))
+        await socket.send(encode_message(Status(1, 0, True, 5, 0)))
         sender, message = await heard(first)
-        assert (sender, message) == (1, Status(0, True, 5, 0))
+        assert (sender, message) == (1, Status(1, 0, True, 5, 0))
         socket.close()
         context.term()
         await closed(first, second)
@@ -204,7 +204,7 @@ def test_a_link_comes_back_when_the_other_side_restarts() -> None:
         first.send(1, Fetch(1))
         assert await heard(second) == (0, Fetch(1))
         await second.close()
-        again = Links(1, KEYS[1], addresses[1])
+        again = Links(KEYS[1], addresses[1])
         again.start()
         again.set_peers(peers)
         hearing = asyncio.ensure_future(heard(again))
@@ -239,7 +239,7 @@ def test_messages_to_a_dead_member_are_dropped_at_a_bound_and_sending_never_bloc
 def test_an_address_in_use_is_a_typed_error() -> None:
     async def scenario() -> None:
         (first,), peers = opened(1)
-        other = Links(1, KEYS[1], peers[0].address)
+        other = Links(KEYS[1], peers[0].address)
         with pytest.raises(LinkError, match="another address"):
             other.start()
         await closed(first, other)

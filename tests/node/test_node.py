@@ -45,7 +45,6 @@ def make_node(chain: Chain, folder: Path) -> tuple[Aggregator, Journal]:
     journal = Journal.at(folder / "journal")
     node = Aggregator(
         members=Members(domain=client.domain, addresses=(MEMBER.address,)),
-        index=0,
         key=MEMBER,
         treasury=bytes(20),
         journal=journal,
