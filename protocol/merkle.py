@@ -1,4 +1,4 @@
-"""The Merkle tree over the credits of a settlement.
+"""The Merkle tree over the credits of a settlement; receipts, batches and the ledger's rows use it as well.
 
 Guarantees: equal to ``contracts/lib/CreditTree.sol`` and accepted by OpenZeppelin's ``MerkleProof``. A
 leaf is hashed twice, so that no inner node can pass for a leaf; an inner node is the hash of its two
@@ -32,6 +32,21 @@ def credit_leaf(account: bytes, amount_wei: int) -> bytes:
     if not 0 < amount_wei < _AMOUNT_LIMIT:
         raise ValueError(f"a credit lies in [1, 2^96), not {amount_wei}")
     return keccak256(keccak256(account.rjust(32, b"\0") + amount_wei.to_bytes(32, "big")))
+
+
+def receipt_leaf(
+    account: bytes, oid: bytes, amount_wei: int, role: str, reason: str, refs: Sequence[bytes]
+) -> bytes:
+    """Leaf (32 bytes) of one receipt; ``refs`` are ids of 32 bytes each."""
+    parts = (
+        account,
+        oid,
+        amount_wei.to_bytes(32, "big", signed=True),
+        keccak256(role.encode()),
+        keccak256(reason.encode()),
+        keccak256(b"".join(refs)),
+    )
+    return keccak256(keccak256(b"".join(parts)))
 
 
 def root(leaves: Sequence[bytes]) -> bytes:

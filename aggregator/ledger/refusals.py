@@ -7,8 +7,12 @@
     ├── WrongPhase            not accepted in the phase the order is in
     ├── NotAllowed            the sender is not who may do this
     ├── NotStaked             too little free stake in the role
+    ├── NoStanding            an account without stake, and not the client of the order it names
+    ├── NotProven             votes that contradict nothing, or are not signed by one account
+    ├── NothingToSlash        the accused has no stake as aggregator
     ├── UnknownThing          the claim, model, validation or challenge named does not exist
     ├── OrderFull             the order has as many claims or validations as one settlement can pay
+    ├── QueueFull             as much waits for the next settlement as may wait
     ├── AlreadyDone           it was done before and cannot be done again
     └── Mismatch              what is revealed does not open the commitment, or does not match a hash
 
@@ -57,9 +61,27 @@ class NotStaked(Refused):
         )
 
 
+class NoStanding(Refused):
+    pass
+
+
+class NotProven(Refused):
+    pass
+
+
+class NothingToSlash(Refused):
+    def __init__(self, accused: bytes, have: int) -> None:
+        super().__init__(f"0x{accused.hex()} holds {have} wei of stake as aggregator; too little to slash")
+
+
 class OrderFull(Refused):
     def __init__(self, what: str, most: int) -> None:
         super().__init__(f"the order has {most} {what}, as many as it may; choose another order")
+
+
+class QueueFull(Refused):
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(f"{most} {what} wait for a settlement, as many as may; try again after the next one")
 
 
 class UnknownThing(Refused):

@@ -21,7 +21,7 @@ from protocol.merkle import root
 from protocol.parameters import Parameters
 
 _ENCODER = msgspec.msgpack.Encoder()
-_MAPS = ("nodes", "nonces", "table", "receipt_roots")
+_MAPS = ("nodes", "nonces", "table", "receipt_roots", "punished")
 
 
 def canonical(value: Any) -> Any:
