@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from aggregator.accusations import Accusations
 from aggregator.archive import Archive
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
@@ -132,6 +133,7 @@ class Member:
         self.state = genesis(members.domain, treasury)
         self.mempool = Mempool()
         self.counters = Counters()
+        self.accusations = Accusations(members.domain, key)
         self.results: dict[bytes, OrderedResult] = {}
         self.archive = Archive()
         self.now_ms = 0
@@ -223,6 +225,7 @@ class Member:
         if self.now_ms - self._forwarded_ms < FORWARD_AGAIN_MS:
             return
         self._forwarded_ms = self.now_ms
+        self._accuse()
         for item in self.mempool.oldest(self.now_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
             outlook = check(self.state, item.data)
             if outlook.code == ACCEPTED:
@@ -231,6 +234,14 @@ class Member:
                 # Its time has passed while it waited: nobody will order it, so nobody should wait for it.
                 self.mempool.forget([item.tx_id], {})
                 self._record(OrderedResult(sequence=self.state.sequence, result=outlook))
+
+    def _accuse(self) -> None:
+        """Offer what proves that another member lied; a refusal is tried again later."""
+        for data in self.accusations.due(self.state, self.now_ms):
+            try:
+                self.submit(data, self.now_ms, forward=True)
+            except PoolFull:
+                self.counters.events["pool_full"] += 1
 
     def _waiting_since_ms(self) -> int | None:
         """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
@@ -279,8 +290,10 @@ class Member:
                 self._proposed_ids.clear()
                 self._origin_in_flight = 0
                 log.info("view %d begins with member %d as primary", view, primary)
-            case Misbehaved(sender=sender, reason=reason):
+            case Misbehaved(sender=sender, reason=reason, evidence=evidence):
                 self.counters.misbehaviour[sender] += 1
+                if evidence is not None:
+                    self.accusations.note(evidence)
                 log.warning("member %d: %s", sender, reason)
             case Persist(record=BecameStable(checkpoint=checkpoint)):
                 self._start_anew_if_due(checkpoint)

@@ -34,6 +34,7 @@ from aggregator.pbft.events import (
     Transfer,
     Validated,
 )
+from aggregator.pbft.evidence import Equivocation, contradictions
 from aggregator.pbft.messages import (
     CheckpointProof,
     CommittedBatches,
@@ -117,6 +118,8 @@ class Replica(Views):
                     self._on_checkpoint_proof(message.checkpoint)
                 case SnapshotOffer():
                     self._on_snapshot_offer(sender, message.checkpoint)
+        except Equivocation as lie:
+            self._note([lie.votes])
         except ProtocolError as reason:
             self._out.append(Misbehaved(sender=sender, reason=f"{type(message).__name__}: {reason}"))
 
@@ -191,6 +194,7 @@ class Replica(Views):
             if committed.sequence != self.delivered + 1:
                 continue
             self.members.verify_committed(committed)
+            self._note(contradictions(self._slots.get(committed.sequence), committed.certificate))
             self._commit(committed)
         if self.delivered > before:
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))

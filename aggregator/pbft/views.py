@@ -17,6 +17,7 @@ from aggregator.pbft.events import (
     EnteredView,
     Persist,
 )
+from aggregator.pbft.evidence import Equivocation, contradict, contradictions
 from aggregator.pbft.messages import (
     Batch,
     NewView,
@@ -83,6 +84,9 @@ class Views(Agreement):
         if signer in self._view_changes.get(view, {}):
             return
         verify_view_change(self.members, message, window=self.limits.window)
+        for proof in message.contents.prepared:
+            slot = self._slots.get(proof.pre_prepare.sequence)
+            self._note(contradictions(slot, (proof.pre_prepare, *proof.prepares)))
         known = bodies_by_digest(message.bodies)
         wanted = [prepared.pre_prepare.digest for prepared in message.contents.prepared]
         if missing_bodies(wanted, known | self._bodies):
@@ -124,6 +128,9 @@ class Views(Agreement):
 
     def _on_new_view(self, message: NewView) -> None:
         view = message.contents.view
+        if view == self.view and self._new_view is not None and contradict(self._new_view.vote, message.vote):
+            self.members.verify(message.vote)
+            raise Equivocation(self._new_view.vote, message.vote)
         if view < self.view or (view == self.view and self.active) or view == 0:
             return
         if view > self.view + self.limits.view_lead:

@@ -29,6 +29,7 @@ class Checkers:
 
     members: Members
     window: int
+    liars: frozenset[int] = frozenset()
     ordered: dict[int, bytes] = field(default_factory=dict)
     """Agreement: the one batch digest of each sequence number."""
     roots: dict[int, bytes] = field(default_factory=dict)
@@ -73,6 +74,12 @@ class Checkers:
         """Equal ledgers after equal batches."""
         if self.roots.setdefault(sequence, root) != root:
             raise Violation(f"member {member} has another state root at {sequence} than others had")
+
+    def proven(self, member: int, liar: int) -> None:
+        """Evidence is of lies: whoever follows the protocol never signs any, restarts included."""
+        if liar not in self.liars:
+            raise Violation(f"member {member} holds proof that member {liar} lied, which is honest")
+        self.count("lies proven")
 
     def bounded(self, member: Member, disk: SimulatedFolder) -> None:
         """Memory and disk of a member stay within what its limits say."""
