@@ -18,9 +18,9 @@ from typing import Final
 
 from aggregator.accusations import Accusations
 from aggregator.archive import Archive
+from aggregator.checkpoints import Checkpoints
 from aggregator.journal.journal import Journal
-from aggregator.ledger.root import state_root
-from aggregator.ledger.state import State, genesis
+from aggregator.ledger.state import genesis
 from aggregator.ledger.transition import (
     ACCEPTED,
     Applied,
@@ -143,8 +143,8 @@ class Member:
         self._journal = journal
         self._send = send
         self._held: list[Held] = []
-        self._at_checkpoint: dict[int, State] = {}
-        """The ledger at sequence numbers whose checkpoint is not stable yet."""
+        # The window may hold so many checkpoints above the stable one.
+        self.checkpoints = Checkpoints(2 + self._limits.window // self._limits.checkpoint_interval)
         self._transfer: StateTransfer | None = None
         self._snapshot: StableCheckpoint | None = None
         """The checkpoint that the journal starts from."""
@@ -311,13 +311,14 @@ class Member:
             self._origin_in_flight = 0
             self._origin_ready, self._origin_since_ms = None, None
         due = committed.sequence % self._limits.checkpoint_interval == 0
-        if due:
-            self._at_checkpoint[committed.sequence] = self.state
-        return Executed(sequence=committed.sequence, root=state_root(self.state) if due else None)
+        root = self.checkpoints.root(committed.sequence) if due else None
+        return Executed(sequence=committed.sequence, root=root)
 
     def _apply(self, committed: Committed) -> Applied:
         applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
         self.state = applied.state
+        if self.state.sequence % self._limits.checkpoint_interval == 0:
+            self.checkpoints.remember(self.state, self.replica.low)
         self.counters.events["batches"] += 1
         for result in applied.results:
             self.counters.events["accepted" if result.code == ACCEPTED else "refused"] += 1
@@ -353,8 +354,7 @@ class Member:
     def _start_anew_if_due(self, checkpoint: StableCheckpoint) -> None:
         """Let the journal start from a stable checkpoint once it has grown long."""
         sequence = checkpoint.sequence
-        state = self._at_checkpoint.get(sequence)
-        self._at_checkpoint = {at: kept for at, kept in self._at_checkpoint.items() if at > sequence}
+        state = self.checkpoints.state(sequence)
         grown = (
             sequence - self._journal.generation >= self._limits.snapshot_interval
             or self._journal.size_bytes >= self._limits.snapshot_log_bytes
@@ -413,7 +413,7 @@ class Member:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         self.state, self.archive = snapshot.state, snapshot.archive
-        self._at_checkpoint.clear()
+        self.checkpoints.remember(self.state, self.state.sequence)
 
     # Proposing and validating ----------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ from aggregator.member import Member, OrderedResult
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event
 from aggregator.pbft.messages import LinkMessage, header_of
-from protocol.certificate import CommitSignature, TransactionCertificate, place_leaf
+from protocol.certificate import MemberSignature, TransactionCertificate, place_leaf
 from protocol.errors import ChainError, ProtocolError
 from protocol.merkle import proof
+from protocol.state_proof import StateProof
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +145,14 @@ class Aggregator(Member):
             index=index,
             path=tuple(proof(leaves, index)),
             signatures=tuple(
-                CommitSignature(member=vote.signer, signature=vote.signature)
+                MemberSignature(member=vote.signer, signature=vote.signature)
                 for vote in committed.certificate
             ),
         )
+
+    def proof(self, section: str, key: bytes) -> StateProof | None:
+        """Proof of a ledger row at the last stable checkpoint; none if it is not there."""
+        return self.checkpoints.prove(self.replica.stable, section, key)
 
     def _id_of(self, data: bytes) -> bytes | None:
         try:

@@ -78,15 +78,16 @@ def verify(leaf: bytes, siblings: Sequence[bytes], expected_root: bytes) -> bool
     """Whether ``siblings`` lead from ``leaf`` to ``expected_root``."""
     node = leaf
     for sibling in siblings:
-        node = _parent(node, sibling)
+        node = parent(node, sibling)
     return node == expected_root
 
 
 def _parents(level: list[bytes]) -> list[bytes]:
     paired = len(level) - len(level) % 2
-    parents = [_parent(level[place], level[place + 1]) for place in range(0, paired, 2)]
+    parents = [parent(level[place], level[place + 1]) for place in range(0, paired, 2)]
     return parents + level[paired:]
 
 
-def _parent(a: bytes, b: bytes) -> bytes:
+def parent(a: bytes, b: bytes) -> bytes:
+    """The node (32 bytes) above two nodes, whichever of them stands left."""
     return keccak256(a + b if a < b else b + a)

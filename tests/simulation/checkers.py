@@ -90,7 +90,7 @@ class Checkers:
             raise Violation(
                 f"member {member.index} keeps {slots} slots, {bodies} batches and {changes} view changes"
             )
-        states, held = len(member._at_checkpoint), len(member._held)
+        states, held = len(member.checkpoints), len(member._held)
         if states > self.window or held > self.window or disk.size_bytes > MAX_DISK_BYTES:
             raise Violation(
                 f"member {member.index} keeps {states} ledgers, {held} proposals, {disk.size_bytes} bytes"
