@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aggregator.accusations import Accusations
+from aggregator.admission import Forwarders, knock
 from aggregator.archive import Archive
 from aggregator.checkpoints import Checkpoints
 from aggregator.journal.journal import Journal
+from aggregator.ledger.refusals import Refused
 from aggregator.ledger.state import genesis
 from aggregator.ledger.transition import (
     ACCEPTED,
@@ -74,6 +76,8 @@ from aggregator.snapshot import Snapshot, decode_snapshot
 from aggregator.state_transfer import StateTransfer
 from protocol.crypto import Key
 from protocol.errors import InvalidEncoding, ProtocolError
+from protocol.transactions import Transaction, decode_transaction
+from protocol.typed_data import digest_of
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +157,7 @@ class Member:
         self._origin_since_ms: int | None = None
         self._origin_in_flight = 0
         self._forwarded_ms = 0
+        self._forwarders = Forwarders()
         self._replica_type = replica
         self.replica = replica(members, index, key, self._limits)
 
@@ -212,11 +217,15 @@ class Member:
                 return Received(sender=sender, message=message, now_ms=self.now_ms)
 
     def _take_forwarded(self, sender: int, data: bytes) -> None:
+        if self._forwarders.muted(sender, self.now_ms):
+            self.counters.events["forwards_ignored"] += 1
+            return
         try:
             self.submit(data, self.now_ms, forward=False)
         except PoolFull:
             self.counters.events["pool_full"] += 1
         except ProtocolError as reason:
+            self._forwarders.blame(sender)
             self.counters.misbehaviour[sender] += 1
             log.warning("member %d forwarded a bad transaction: %s", sender, reason)
 
@@ -488,6 +497,15 @@ class Member:
             ProtocolError: malformed or badly signed.
             PoolFull: no room.
         """
+        body = decode_transaction(data).body
+        refusal = knock(self.state, body, now_ms)
+        if refusal is not None:
+            return self._turn_away(body, refusal)
+        try:
+            self.mempool.require_room(body.sender, len(data))
+        except PoolFull:
+            if digest_of(self.members.domain, body) not in self.mempool:
+                raise
         signed, tx_id = authenticated(self.members.domain, data)
         known = self.results.get(tx_id)
         if known is not None and known.result.code == ACCEPTED:
@@ -501,6 +519,14 @@ class Member:
             if forward:
                 self._send(None, Forward(data))
         return tx_id, None
+
+    def _turn_away(self, body: Transaction, refusal: Refused) -> tuple[bytes, TransactionResult]:
+        """The refusal; or what became of the transaction, if this is one sent again."""
+        tx_id = digest_of(self.members.domain, body)
+        known = self.results.get(tx_id)
+        if known is not None and known.result.code == ACCEPTED:
+            return tx_id, known.result
+        return tx_id, TransactionResult(tx_id=tx_id, code=refusal.code, reason=str(refusal))
 
 
 def _verdict(request: Validate, valid: bool) -> Validated:

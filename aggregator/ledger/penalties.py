@@ -68,9 +68,9 @@ def punish(draft: Draft, body: Evidence) -> None:
 
 
 def is_staked(state: State, account: bytes) -> bool:
-    """Whether an account has standing stake in any role."""
+    """Whether an account has stake to lose in any role: bonded, or on its way out (it may owe a reveal)."""
     node = state.nodes.get(account)
-    return node is not None and any(stake.standing for _, stake in node.stakes)
+    return node is not None and any(held.bonded + held.unbonding > held.slashed for _, held in node.stakes)
 
 
 def _penalty(state: State, body: Evidence, accused: bytes, amount: int) -> Penalty:

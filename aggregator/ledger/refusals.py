@@ -3,6 +3,7 @@
     Refused
     ├── UnknownOrder          no such order, or it is settled and dropped
     ├── StaleNonce            the sender used this nonce or a later one
+    ├── NonceTooFar           the nonce is so far ahead that it would lock the account out
     ├── WrongKind             the order's task protocol does not know this transaction
     ├── WrongPhase            not accepted in the phase the order is in
     ├── NotAllowed            the sender is not who may do this
@@ -38,6 +39,11 @@ class UnknownOrder(Refused):
 class StaleNonce(Refused):
     def __init__(self, have: int, need: int) -> None:
         super().__init__(f"nonce {have} was used; the next one is at least {need}")
+
+
+class NonceTooFar(Refused):
+    def __init__(self, have: int, most: int) -> None:
+        super().__init__(f"nonce {have} is too far ahead; use the time in milliseconds, at most {most} now")
 
 
 class WrongKind(Refused):

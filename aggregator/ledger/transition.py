@@ -143,15 +143,25 @@ def _advance(state: State, oid: bytes, events: list[LedgerEvent]) -> State:
 # Transactions ------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=16_384)
+MAX_REMEMBERED_BYTES = 2048
+"""Larger transactions are authenticated anew each time: what is remembered stays under 32 MiB."""
+
+
 def authenticated(domain: Domain, data: bytes) -> tuple[SignedTransaction, bytes]:
-    """Decode and authenticate once per transaction: mempool, vote and execution share the work.
+    """Decode and authenticate, once for most transactions: mempool, vote and execution share the work.
 
     Raises:
         ProtocolError: not a transaction, or not signed by its sender.
     """
+    return _remembered(domain, data) if len(data) <= MAX_REMEMBERED_BYTES else _authenticated(domain, data)
+
+
+def _authenticated(domain: Domain, data: bytes) -> tuple[SignedTransaction, bytes]:
     signed = decode_transaction(data)
     return signed, authenticate(domain, signed)
+
+
+_remembered = functools.lru_cache(maxsize=16_384)(_authenticated)
 
 
 def _apply_transaction(

@@ -228,7 +228,7 @@ def test_what_the_ledger_refuses_is_refused_at_the_door_with_its_reason(tmp_path
         oid = await net.place()
         refused = await net.send("outsider0", Claim, 409, oid=oid, commitment=bytes(32))
         assert (
-            refused["error"]["code"] == "NotStaked" and "dtn provider register" in refused["error"]["reason"]
+            refused["error"]["code"] == "NoStanding" and "dtn provider register" in refused["error"]["reason"]
         )
         reveal = {"mid": bytes(32), "size_bytes": 1, "links": (), "salt": bytes(32)}
         assert (await net.send("provider0", ClaimReveal, 409, oid=oid, **reveal))["error"][
