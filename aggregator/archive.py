@@ -59,14 +59,20 @@ class Archive:
             del self.entries[next(iter(self.entries))]
 
     def receipts_of(self, account: bytes) -> list[tuple[Receipt, Settlement]]:
-        """An account's settled receipts with the settlement that paid them, oldest first."""
-        return [
+        """An account's settled receipts with the settlement that paid them: of orders, then of penalties."""
+        of_orders = (
             (receipt, self.settlements[epoch])
             for entry, epoch in self.entries.values()
             if entry.outcome is not None
             for receipt in entry.outcome.receipts
-            if receipt.account == account
-        ]
+        )
+        of_penalties = (
+            (receipt, settlement)
+            for settlement in self.settlements.values()
+            for penalty in settlement.report.penalties
+            for receipt in penalty.receipts
+        )
+        return [pair for pair in (*of_orders, *of_penalties) if pair[0].account == account]
 
     def credits_of(self, account: bytes) -> list[tuple[int, int, list[bytes]]]:
         """What ``Settlement.claim`` needs: epoch, amount in wei and Merkle proof of every credit."""

@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from aggregator.accusations import Accusations
+from aggregator.admission import Forwarders, knock
 from aggregator.archive import Archive
 from aggregator.assembly import Assembly
+from aggregator.checkpoints import Checkpoints
 from aggregator.closing import SAY_AGAIN_MS, Closing
 from aggregator.journal.journal import Journal
+from aggregator.ledger.refusals import Refused
 from aggregator.ledger.root import state_root
-from aggregator.ledger.state import State, genesis
+from aggregator.ledger.state import genesis
 from aggregator.ledger.transition import (
     ACCEPTED,
     Applied,
@@ -80,6 +84,8 @@ from aggregator.snapshot import Snapshot, decode_snapshot
 from aggregator.state_transfer import StateTransfer
 from protocol.crypto import Key, keccak256
 from protocol.errors import InvalidEncoding, ProtocolError
+from protocol.transactions import Transaction, decode_transaction
+from protocol.typed_data import digest_of
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +150,7 @@ class Member:
         """Committees by epoch, as the chain has named them so far; the shell keeps this up to date."""
         self.mempool = Mempool()
         self.counters = Counters()
+        self.accusations = Accusations(members.domain, key)
         self.results: dict[bytes, OrderedResult] = {}
         self.archive = Archive()
         self.now_ms = 0
@@ -155,8 +162,8 @@ class Member:
         self._send = send
         self._assembly = Assembly(self.mempool.body)
         self._held: list[Held] = []
-        self._at_checkpoint: dict[int, State] = {}
-        """The ledger at sequence numbers whose checkpoint is not stable yet."""
+        # The window may hold so many checkpoints above the stable one.
+        self.checkpoints = Checkpoints(2 + self._limits.window // self._limits.checkpoint_interval)
         self._transfer: StateTransfer | None = None
         self._offer: SnapshotOffer | None = None
         """What the journal starts from, as far as others can check it."""
@@ -168,6 +175,7 @@ class Member:
         self._origin_since_ms: int | None = None
         self._origin_in_flight = 0
         self._forwarded_ms = 0
+        self._forwarders = Forwarders()
         self._replica_type = replica
         self.replica = replica(members, self.index, key, self._limits)
 
@@ -243,9 +251,9 @@ class Member:
                 return self._close(sender, self._closing, checkpoint.proof)
             case Forward(transaction=data):
                 self._take_forwarded(sender, data)
-                return self._arrived((data,))
+                return self._bodies_arrived((data,))
             case Bodies(transactions=transactions):
-                return self._arrived(transactions)
+                return self._bodies_arrived(transactions)
             case FetchBodies(contents=contents):
                 self._send_bodies(sender, contents)
                 return []
@@ -260,11 +268,15 @@ class Member:
                 return [Received(sender=sender, message=message, now_ms=self.now_ms)]
 
     def _take_forwarded(self, sender: int, data: bytes) -> None:
+        if self._forwarders.muted(sender, self.now_ms):
+            self.counters.events["forwards_ignored"] += 1
+            return
         try:
             self.submit(data, self.now_ms, forward=False)
         except PoolFull:
             self.counters.events["pool_full"] += 1
         except ProtocolError as reason:
+            self._forwarders.blame(sender)
             self.counters.misbehaviour[sender] += 1
             log.warning("member %d forwarded a bad transaction: %s", sender, reason)
 
@@ -273,6 +285,7 @@ class Member:
         if self.now_ms - self._forwarded_ms < FORWARD_AGAIN_MS:
             return
         self._forwarded_ms = self.now_ms
+        self._accuse()
         for item in self.mempool.oldest(self.now_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
             outlook = check(self.state, item.data)
             if outlook.code == ACCEPTED:
@@ -281,6 +294,14 @@ class Member:
                 # Its time has passed while it waited: nobody will order it, so nobody should wait for it.
                 self.mempool.forget([item.tx_id], {})
                 self._record(OrderedResult(sequence=self.state.sequence, result=outlook))
+
+    def _accuse(self) -> None:
+        """Offer what proves that another member lied; a refusal is tried again later."""
+        for data in self.accusations.due(self.state, self.now_ms):
+            try:
+                self.submit(data, self.now_ms, forward=True)
+            except PoolFull:
+                self.counters.events["pool_full"] += 1
 
     def _waiting_since_ms(self) -> int | None:
         """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
@@ -333,8 +354,10 @@ class Member:
                 self._proposed_ids.clear()
                 self._origin_in_flight = 0
                 log.info("view %d begins with member %d as primary", view, primary)
-            case Misbehaved(sender=sender, reason=reason):
+            case Misbehaved(sender=sender, reason=reason, evidence=evidence):
                 self.counters.misbehaviour[sender] += 1
+                if evidence is not None:
+                    self.accusations.note(evidence)
                 log.warning("member %d: %s", sender, reason)
             case Persist(record=BecameStable(checkpoint=checkpoint)):
                 self._start_anew_if_due(checkpoint)
@@ -359,17 +382,14 @@ class Member:
             self._hand_over()
             return None
         due = committed.sequence % self._limits.checkpoint_interval == 0
-        if due:
-            self._at_checkpoint[committed.sequence] = self.state
-        return Executed(
-            sequence=committed.sequence,
-            root=state_root(self.state) if due else None,
-            fence=self.state.handover,
-        )
+        root = self.checkpoints.root(committed.sequence) if due else None
+        return Executed(sequence=committed.sequence, root=root, fence=self.state.handover)
 
     def _apply(self, committed: Committed) -> Applied:
         applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
         self.state = applied.state
+        if self.state.sequence % self._limits.checkpoint_interval == 0:
+            self.checkpoints.remember(self.state, self.replica.low)
         self.counters.events["batches"] += 1
         for result in applied.results:
             self.counters.events["accepted" if result.code == ACCEPTED else "refused"] += 1
@@ -405,14 +425,13 @@ class Member:
     def _start_anew_if_due(self, checkpoint: StableCheckpoint) -> None:
         """Let the journal start from a stable checkpoint once it has grown long."""
         sequence = checkpoint.sequence
-        state = self._at_checkpoint.get(sequence)
-        self._at_checkpoint = {at: kept for at, kept in self._at_checkpoint.items() if at > sequence}
+        state = self.checkpoints.state(sequence)
         grown = (
             (self._offer is None and self._journal.generation > 0)
             or sequence - self._journal.generation >= self._limits.snapshot_interval
             or self._journal.size_bytes >= self._limits.snapshot_log_bytes
         )
-        if state is not None and grown:
+        if state is not None and grown and sequence > self._journal.generation:
             epoch = self.members.epoch
             snapshot = Snapshot(epoch=epoch, checkpoint=checkpoint, state=state, archive=self.archive)
             self._start_anew(snapshot, snapshot.encode(), self.replica.promises(checkpoint))
@@ -528,7 +547,6 @@ class Member:
         self.members = members
         self.committees[members.epoch] = members.addresses
         self._handover_since_ms = None
-        self._at_checkpoint.clear()
         self.replica = self._restored(promises)
         self.counters.events["handovers"] += 1
         log.info("committee %d orders from %d on", members.epoch, self.state.sequence + 1)
@@ -571,7 +589,7 @@ class Member:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         self.state, self.archive = snapshot.state, snapshot.archive
-        self._at_checkpoint.clear()
+        self.checkpoints.remember(self.state, self.state.sequence)
 
     # Proposing and validating ----------------------------------------------------------------------
 
@@ -626,7 +644,7 @@ class Member:
             self._held.append(Held(request, batch, proposal))
         return None
 
-    def _arrived(self, transactions: tuple[bytes, ...]) -> list[Event]:
+    def _bodies_arrived(self, transactions: tuple[bytes, ...]) -> list[Event]:
         """Proposals that were waiting for these transactions, checked."""
         if not len(self._assembly):
             return []
@@ -686,6 +704,15 @@ class Member:
             ProtocolError: malformed or badly signed.
             PoolFull: no room.
         """
+        body = decode_transaction(data).body
+        refusal = knock(self.state, body, now_ms)
+        if refusal is not None:
+            return self._turn_away(body, refusal)
+        try:
+            self.mempool.require_room(body.sender, len(data))
+        except PoolFull:
+            if digest_of(self.members.domain, body) not in self.mempool:
+                raise
         signed, tx_id = authenticated(self.members.domain, data)
         known = self.results.get(tx_id)
         if known is not None and known.result.code == ACCEPTED:
@@ -701,6 +728,14 @@ class Member:
             if forward:
                 self._send(None, Forward(data))
         return tx_id, None
+
+    def _turn_away(self, body: Transaction, refusal: Refused) -> tuple[bytes, TransactionResult]:
+        """The refusal; or what became of the transaction, if this is one sent again."""
+        tx_id = digest_of(self.members.domain, body)
+        known = self.results.get(tx_id)
+        if known is not None and known.result.code == ACCEPTED:
+            return tx_id, known.result
+        return tx_id, TransactionResult(tx_id=tx_id, code=refusal.code, reason=str(refusal))
 
 
 def _offer_of(snapshot: Snapshot) -> SnapshotOffer | None:

@@ -1,7 +1,8 @@
 """Transactions waiting for the committee's order (PoT table 1, ``txPool``); outside consensus.
 
-Bounds: `MAX_TRANSACTIONS` in all and `MAX_PER_SENDER` of one account; a full pool refuses with a reason
-instead of dropping what it took. A transaction leaves when it is ordered, or when its nonce is used up.
+Bounds: `MAX_TRANSACTIONS` and `MAX_POOL_BYTES` in all and `MAX_PER_SENDER` of one account; a full pool
+refuses with a reason instead of dropping what it took. A transaction leaves when it is ordered, or when its
+nonce is used up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from protocol.transactions import SignedTransaction
 
 MAX_TRANSACTIONS: Final = 20_000
 MAX_PER_SENDER: Final = 256
+MAX_POOL_BYTES: Final = 64 * 1024 * 1024
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -41,6 +43,7 @@ class Mempool:
         self._waiting: dict[bytes, Waiting] = {}
         self._by_content: dict[bytes, Waiting] = {}
         self._per_sender: Counter[bytes] = Counter()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -67,6 +70,13 @@ class Mempool:
             found.append(item)
         return found
 
+    def require_room(self, sender: bytes, size: int) -> None:
+        """Raise `PoolFull` unless ``size`` bytes of ``sender`` would find room now."""
+        if self._per_sender.get(sender, 0) >= MAX_PER_SENDER:
+            raise PoolFull(f"{MAX_PER_SENDER} of your transactions are waiting; try again in a few seconds")
+        if len(self._waiting) >= MAX_TRANSACTIONS or self._bytes + size > MAX_POOL_BYTES:
+            raise PoolFull("too many transactions are waiting; try again in a few seconds")
+
     def add(self, item: Waiting) -> None:
         """Take a transaction in; a repeated one changes nothing.
 
@@ -76,9 +86,9 @@ class Mempool:
         if item.tx_id in self._waiting:
             return
         sender = item.signed.body.sender
-        if len(self._waiting) >= MAX_TRANSACTIONS or self._per_sender[sender] >= MAX_PER_SENDER:
-            raise PoolFull("too many transactions are waiting; try again in a few seconds")
+        self.require_room(sender, len(item.data))
         self._waiting[item.tx_id] = self._by_content[item.content] = item
+        self._bytes += len(item.data)
         self._per_sender[sender] += 1
 
     def select(self, exclude: set[bytes], limit: int) -> list[Waiting]:
@@ -116,6 +126,7 @@ class Mempool:
         if item is not None:
             self._by_content.pop(item.content, None)
             sender = item.signed.body.sender
+            self._bytes -= len(item.data)
             self._per_sender[sender] -= 1
             if not self._per_sender[sender]:
                 del self._per_sender[sender]

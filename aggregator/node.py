@@ -11,24 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from typing import Any, Final
 
+from aggregator.inbox import Inbox
 from aggregator.ledger.transition import TransactionResult, authenticated
 from aggregator.member import Member, OrderedResult
 from aggregator.origin.origin import OriginSource
-from aggregator.pbft.events import Event
+from aggregator.pbft.events import Event, Received
 from aggregator.pbft.messages import LinkMessage, header_of
-from protocol.certificate import CommitSignature, TransactionCertificate, place_leaf
+from protocol.certificate import MemberSignature, TransactionCertificate, place_leaf
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
 from protocol.merkle import proof
+from protocol.state_proof import StateProof
 
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.05
 ORIGIN_PERIOD_S: Final = 0.5
-MAX_QUEUED_EVENTS: Final = 10_000
+MAX_WAITERS: Final = 4_096
+"""Requests that may wait for an outcome at once; further ones are told at once that it is not there yet."""
 MAX_STEP_EVENTS: Final = 256
 
 
@@ -44,8 +46,11 @@ class Aggregator(Member):
         super().__init__(**member)
         self._origins = origins
         self._confirmations = confirmations
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(MAX_QUEUED_EVENTS)
+        self.inbox = Inbox()
+        self._arrived = asyncio.Event()
+        self._unyielded = 0
         self._waiters: dict[bytes, list[asyncio.Future[OrderedResult]]] = {}
+        self._waiting_count = 0
 
     # Life ------------------------------------------------------------------------------------------
 
@@ -61,21 +66,35 @@ class Aggregator(Member):
             self.tick(now_ms())
             await asyncio.sleep(TICK_S)
 
-    async def post(self, event: Event) -> None:
-        """Queue an event for the replica; waits while the queue is full (backpressure)."""
-        await self._queue.put(event)
+    def post(self, event: Event) -> None:
+        """Queue an event of this member's own for the replica."""
+        self.inbox.put(event)
+        self._arrived.set()
 
     async def on_link_message(self, sender: int, message: LinkMessage) -> None:
-        """Take in what arrived from another member, save report signatures (see `aggregator.service`)."""
+        """Take in what arrived from another member, save report signatures (see `aggregator.service`).
+
+        Never waits for the replica: what finds its sender's queue full is dropped and counted.
+        """
         self.now_ms = now_ms()
         for event in self.take(sender, message):
-            await self.post(event)
+            if isinstance(event, Received):
+                self.inbox.receive(event)
+                self._arrived.set()
+            else:
+                self.post(event)
+        self._unyielded += 1
+        if self._unyielded >= MAX_STEP_EVENTS:
+            # A socket that always has more would keep the replica from ever running.
+            self._unyielded = 0
+            await asyncio.sleep(0)
 
     async def _consume(self) -> None:
         while True:
-            events = deque([await self._queue.get()])
-            while len(events) < MAX_STEP_EVENTS and not self._queue.empty():
-                events.append(self._queue.get_nowait())
+            await self._arrived.wait()
+            events = self.inbox.take(MAX_STEP_EVENTS)
+            if not self.inbox:
+                self._arrived.clear()
             self.now_ms = now_ms()
             self.round(events)
             # Let sockets and the API breathe between rounds.
@@ -112,7 +131,7 @@ class Aggregator(Member):
             if answer is None:
                 self.hold(item)
             else:
-                await self.post(self.confirm(item, answer))
+                self.post(self.confirm(item, answer))
 
     @property
     def chain_alarm(self) -> str | None:
@@ -144,10 +163,14 @@ class Aggregator(Member):
             index=index,
             path=tuple(proof(leaves, index)),
             signatures=tuple(
-                CommitSignature(member=vote.signer, signature=vote.signature)
+                MemberSignature(member=vote.signer, signature=vote.signature)
                 for vote in committed.certificate
             ),
         )
+
+    def proof(self, section: str, key: bytes) -> StateProof | None:
+        """Proof of a ledger row at the last stable checkpoint; none if it is not there."""
+        return self.checkpoints.prove(self.replica.stable, section, key)
 
     def _id_of(self, data: bytes) -> bytes | None:
         try:
@@ -159,13 +182,17 @@ class Aggregator(Member):
         """What became of a transaction, waiting at most ``timeout_s`` for it to be ordered."""
         if tx_id in self.results:
             return self.results[tx_id]
+        if self._waiting_count >= MAX_WAITERS:
+            return None  # not ordered yet, as far as this answer knows: the asker comes again
         future: asyncio.Future[OrderedResult] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(tx_id, []).append(future)
+        self._waiting_count += 1
         try:
             return await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             return None
         finally:
+            self._waiting_count -= 1
             waiting = self._waiters.get(tx_id, [])
             if future in waiting:
                 waiting.remove(future)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,6 +27,8 @@ from protocol.transactions import SignedTransaction, Transaction, sign_transacti
 from protocol.typed_data import Domain
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TIMEOUT_S: Final = 10.0
 ORDER_WAIT_S: Final = 20.0
@@ -164,6 +166,33 @@ class Network:
             f"fewer than {need} of {committee.size} aggregators give the same answer to {path}; "
             "try again later"
         )
+
+    def proved(self, path: str, check: Callable[[Any, Domain, Sequence[bytes]], T]) -> T:
+        """What ``check`` makes of the first answer that it finds proved, given the domain and the members.
+
+        Raises:
+            InvalidCertificate: somebody answers, but nobody can prove it; or `trust` has not said by whom.
+            NotFound: nobody knows it. NetworkError: nobody answers.
+        """
+        if not self._members:
+            raise InvalidCertificate(
+                "nobody's proof counts before the committee is known: call trust() first"
+            )
+        failures: list[str] = []
+        unproved: ProtocolError | None = None
+        for url in self.file.aggregators:
+            try:
+                return check(self._ask("GET", url + path), self.file.domain, self._members)
+            except (httpx.HTTPError, httpx.InvalidURL) as reason:
+                failures.append(f"{url}: {reason or type(reason).__name__}")
+            except InvalidCertificate as reason:
+                log.warning("%s answers without proof: %s", url, reason)
+                unproved = reason
+            except NotFound as reason:
+                unproved = unproved or reason
+        if unproved is not None:
+            raise unproved
+        raise NetworkError(f"no aggregator answers ({'; '.join(failures)})")
 
     def _ask(self, method: str, url: str, **arguments: Any) -> Any:
         deadline_s = time.monotonic() + ANSWER_DEADLINE_S

@@ -25,6 +25,8 @@ from protocol.typed_data import Bytes32, Domain, Signature, Typed, Uint8, Uint64
 
 COMMIT: Final = 3
 """`SignedVote.kind` of a commit vote."""
+CHECKPOINT: Final = 4
+"""`SignedVote.kind` of a vote on the ledger's state root; its view is 0."""
 MAX_SIGNATURES: Final = 256
 
 
@@ -74,8 +76,8 @@ def places_root(contents: Sequence[bytes]) -> bytes:
     return merkle.root([place_leaf(index, content) for index, content in enumerate(contents)])
 
 
-class CommitSignature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One member's commit vote; the vote itself follows from the certificate."""
+class MemberSignature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One member's signature in a certificate; the vote it is on follows from the rest."""
 
     member: Uint64
     signature: Signature
@@ -90,7 +92,7 @@ class TransactionCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     index: Uint64
     """The transaction's place in the batch."""
     path: tuple[Bytes32, ...]
-    signatures: tuple[CommitSignature, ...]
+    signatures: tuple[MemberSignature, ...]
 
     def verify(self, domain: Domain, members: Sequence[bytes], transaction: bytes) -> None:
         """Raise unless a quorum of ``members`` ordered ``transaction`` (its canonical bytes).
@@ -104,24 +106,31 @@ class TransactionCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_u
         if not merkle.verify(leaf, self.path, self.header.transactions_root):
             raise InvalidCertificate("the transaction is not in the certificate's batch")
         vote = SignedVote(kind=COMMIT, view=self.view, sequence=self.sequence, digest=self.header.digest())
+        verify_quorum(domain, members, vote, self.signatures)
+
+
+def verify_quorum(
+    domain: Domain, members: Sequence[bytes], vote: SignedVote, signatures: Sequence[MemberSignature]
+) -> None:
+    """Raise `InvalidCertificate` unless a quorum of ``members``, each once, signed ``vote``."""
+    try:
+        digest = typed_data.digest_of(domain, vote)
+    except InvalidEncoding as reason:
+        raise InvalidCertificate(f"the certificate's {reason}") from reason
+    signers = set()
+    for item in signatures:
+        if not 0 <= item.member < len(members) or item.member in signers:
+            raise InvalidCertificate(f"member {item.member} is unknown or signs twice")
         try:
-            digest = typed_data.digest_of(domain, vote)
-        except InvalidEncoding as reason:
-            raise InvalidCertificate(f"the certificate's {reason}") from reason
-        signers = set()
-        for item in self.signatures:
-            if not 0 <= item.member < len(members) or item.member in signers:
-                raise InvalidCertificate(f"member {item.member} is unknown or signs twice")
-            try:
-                signer = recover(digest, item.signature)
-            except InvalidSignature as reason:
-                raise InvalidCertificate(f"member {item.member}: {reason}") from reason
-            if signer != members[item.member]:
-                raise InvalidCertificate(f"the signature is not member {item.member}'s")
-            signers.add(item.member)
-        need = quorum(len(members))
-        if len(signers) < need:
-            raise InvalidCertificate(f"{len(signers)} members signed where {need} are needed")
+            signer = recover(digest, item.signature)
+        except InvalidSignature as reason:
+            raise InvalidCertificate(f"member {item.member}: {reason}") from reason
+        if signer != members[item.member]:
+            raise InvalidCertificate(f"the signature is not member {item.member}'s")
+        signers.add(item.member)
+    need = quorum(len(members))
+    if len(signers) < need:
+        raise InvalidCertificate(f"{len(signers)} members signed where {need} are needed")
 
 
 def quorum(count: int) -> int:
@@ -145,10 +154,13 @@ def certificate_to_json(certificate: TransactionCertificate) -> dict[str, Any]:
         },
         "index": certificate.index,
         "path": [_hex(item) for item in certificate.path],
-        "signatures": [
-            {"member": item.member, "signature": _hex(item.signature)} for item in certificate.signatures
-        ],
+        "signatures": signatures_to_json(certificate.signatures),
     }
+
+
+def signatures_to_json(signatures: Sequence[MemberSignature]) -> list[dict[str, Any]]:
+    """The public JSON form of a quorum's signatures."""
+    return [{"member": item.member, "signature": _hex(item.signature)} for item in signatures]
 
 
 def certificate_from_json(document: object) -> TransactionCertificate:

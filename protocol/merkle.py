@@ -1,4 +1,4 @@
-"""The Merkle tree over the credits of a settlement.
+"""The Merkle tree over the credits of a settlement; receipts, batches and the ledger's rows use it as well.
 
 Guarantees: equal to ``contracts/lib/CreditTree.sol`` and accepted by OpenZeppelin's ``MerkleProof``. A
 leaf is hashed twice, so that no inner node can pass for a leaf; an inner node is the hash of its two
@@ -34,6 +34,21 @@ def credit_leaf(account: bytes, amount_wei: int) -> bytes:
     return keccak256(keccak256(account.rjust(32, b"\0") + amount_wei.to_bytes(32, "big")))
 
 
+def receipt_leaf(
+    account: bytes, oid: bytes, amount_wei: int, role: str, reason: str, refs: Sequence[bytes]
+) -> bytes:
+    """Leaf (32 bytes) of one receipt; ``refs`` are ids of 32 bytes each."""
+    parts = (
+        account,
+        oid,
+        amount_wei.to_bytes(32, "big", signed=True),
+        keccak256(role.encode()),
+        keccak256(reason.encode()),
+        keccak256(b"".join(refs)),
+    )
+    return keccak256(keccak256(b"".join(parts)))
+
+
 def root(leaves: Sequence[bytes]) -> bytes:
     """Root (32 bytes) of the tree over ``leaves``; ``EMPTY_ROOT`` if there are none."""
     level = list(leaves)
@@ -63,15 +78,16 @@ def verify(leaf: bytes, siblings: Sequence[bytes], expected_root: bytes) -> bool
     """Whether ``siblings`` lead from ``leaf`` to ``expected_root``."""
     node = leaf
     for sibling in siblings:
-        node = _parent(node, sibling)
+        node = parent(node, sibling)
     return node == expected_root
 
 
 def _parents(level: list[bytes]) -> list[bytes]:
     paired = len(level) - len(level) % 2
-    parents = [_parent(level[place], level[place + 1]) for place in range(0, paired, 2)]
+    parents = [parent(level[place], level[place + 1]) for place in range(0, paired, 2)]
     return parents + level[paired:]
 
 
-def _parent(a: bytes, b: bytes) -> bytes:
+def parent(a: bytes, b: bytes) -> bytes:
+    """The node (32 bytes) above two nodes, whichever of them stands left."""
     return keccak256(a + b if a < b else b + a)

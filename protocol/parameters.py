@@ -80,6 +80,11 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
     # Slashing.
     "slash_bps": _bps(10_000, "share of a wrong vStake or cStake that a verdict slashes"),
     "missed_reveal_bps": _bps(1000, "share of a locked stake slashed for a commitment never opened"),
+    # Not all of it: a member that was started from an old disk signs twice as well. Never nothing: the ledger
+    # remembers each offence for ever.
+    "equivocation_slash_bps": ParameterRule(
+        5000, 100, BPS, "share of an aggregator's stake slashed for two contradicting votes"
+    ),
     "accuser_bps": ParameterRule(4000, 0, 5000, "accuser's share of a slash, at most half"),
     "juror_bps": ParameterRule(1000, 0, 5000, "share of a slash for the jurors whose verdict stood"),
     "verdict_quorum_bps": ParameterRule(5001, 5001, BPS, "stake that must agree, of all eligible stake"),

@@ -27,9 +27,11 @@ from protocol.typed_data import (
     Domain,
     Int64,
     Signature,
+    SignatureBlob,
     Text,
     TextList,
     Typed,
+    Uint8,
     Uint32,
     Uint64,
     Uint96,
@@ -81,20 +83,25 @@ class Transaction(Typed, frozen=True, kw_only=True):
 
     sender: Address
     nonce: Uint64
+
+
+class OrderTransaction(Transaction, frozen=True, kw_only=True):
+    """Base of what an order's task protocol takes."""
+
     oid: Bytes32
 
 
-class Cancel(Transaction, frozen=True, kw_only=True, tag="Cancel"):
+class Cancel(OrderTransaction, frozen=True, kw_only=True, tag="Cancel"):
     """The client takes the order back while no claim exists."""
 
 
-class Claim(Transaction, frozen=True, kw_only=True, tag="Claim"):
+class Claim(OrderTransaction, frozen=True, kw_only=True, tag="Claim"):
     """A provider commits to its latest model at t1; a later claim replaces the earlier one."""
 
     commitment: Bytes32
 
 
-class ClaimReveal(Transaction, frozen=True, kw_only=True, tag="ClaimReveal"):
+class ClaimReveal(OrderTransaction, frozen=True, kw_only=True, tag="ClaimReveal"):
     """A provider opens its claim at t2 and says where the model file is."""
 
     mid: Bytes32
@@ -103,7 +110,7 @@ class ClaimReveal(Transaction, frozen=True, kw_only=True, tag="ClaimReveal"):
     salt: Bytes32
 
 
-class TestRelease(Transaction, frozen=True, kw_only=True, tag="TestRelease"):
+class TestRelease(OrderTransaction, frozen=True, kw_only=True, tag="TestRelease"):
     """The client releases the test fragments at t3; ``fragments`` must hash to the order's data root."""
 
     __test__ = False  # not a pytest class
@@ -112,7 +119,7 @@ class TestRelease(Transaction, frozen=True, kw_only=True, tag="TestRelease"):
     links: TextList
 
 
-class Validation(Transaction, frozen=True, kw_only=True, tag="Validation"):
+class Validation(OrderTransaction, frozen=True, kw_only=True, tag="Validation"):
     """A validator commits to a score at t4 and stakes on it."""
 
     mid: Bytes32
@@ -120,7 +127,7 @@ class Validation(Transaction, frozen=True, kw_only=True, tag="Validation"):
     v_stake: Uint96
 
 
-class ValidationReveal(Transaction, frozen=True, kw_only=True, tag="ValidationReveal"):
+class ValidationReveal(OrderTransaction, frozen=True, kw_only=True, tag="ValidationReveal"):
     """A validator opens its validation at t5."""
 
     mid: Bytes32
@@ -129,7 +136,7 @@ class ValidationReveal(Transaction, frozen=True, kw_only=True, tag="ValidationRe
     salt: Bytes32
 
 
-class Challenge(Transaction, frozen=True, kw_only=True, tag="Challenge"):
+class Challenge(OrderTransaction, frozen=True, kw_only=True, tag="Challenge"):
     """A verifier commits at t6 to a different score for the validation ``vid`` and stakes on it."""
 
     vid: Bytes32
@@ -137,7 +144,7 @@ class Challenge(Transaction, frozen=True, kw_only=True, tag="Challenge"):
     c_stake: Uint96
 
 
-class ChallengeReveal(Transaction, frozen=True, kw_only=True, tag="ChallengeReveal"):
+class ChallengeReveal(OrderTransaction, frozen=True, kw_only=True, tag="ChallengeReveal"):
     """A verifier opens its challenge at t7."""
 
     vid: Bytes32
@@ -146,20 +153,35 @@ class ChallengeReveal(Transaction, frozen=True, kw_only=True, tag="ChallengeReve
     salt: Bytes32
 
 
-class Verdict(Transaction, frozen=True, kw_only=True, tag="Verdict"):
+class Verdict(OrderTransaction, frozen=True, kw_only=True, tag="Verdict"):
     """A juror commits to the score of a disputed model."""
 
     mid: Bytes32
     commitment: Bytes32
 
 
-class VerdictReveal(Transaction, frozen=True, kw_only=True, tag="VerdictReveal"):
+class VerdictReveal(OrderTransaction, frozen=True, kw_only=True, tag="VerdictReveal"):
     """A juror opens its verdict."""
 
     mid: Bytes32
     score: Int64
     digest: Bytes32
     salt: Bytes32
+
+
+class Evidence(Transaction, frozen=True, kw_only=True, tag="Evidence"):
+    """Two votes by one member of the committee that contradict each other: see `protocol.evidence`.
+
+    ``vote_kind``, ``view`` and ``sequence`` are those of both votes; the lower digest comes first.
+    """
+
+    vote_kind: Uint8
+    view: Uint64
+    sequence: Uint64
+    first_digest: Bytes32
+    first_signature: SignatureBlob
+    second_digest: Bytes32
+    second_signature: SignatureBlob
 
 
 LedgerTransaction = (
@@ -173,6 +195,7 @@ LedgerTransaction = (
     | ChallengeReveal
     | Verdict
     | VerdictReveal
+    | Evidence
 )
 TRANSACTION_TYPES: Final[dict[str, type[Transaction]]] = {
     cls.__name__: cls for cls in LedgerTransaction.__args__

@@ -40,6 +40,8 @@ Bytes32 = Annotated[bytes, _solidity("bytes32", min_length=32, max_length=32)]
 Address = Annotated[bytes, _solidity("address", min_length=20, max_length=20)]
 Signature = Annotated[bytes, Meta(min_length=65, max_length=65)]
 Blob = Annotated[bytes, _solidity("bytes")]
+SignatureBlob = Annotated[bytes, _solidity("bytes", min_length=65, max_length=65)]
+"""A signature that is itself part of what is signed."""
 Uint8 = Annotated[int, _solidity("uint8", ge=0, le=2**8 - 1)]
 Uint32 = Annotated[int, _solidity("uint32", ge=0, le=2**32 - 1)]
 Uint64 = Annotated[int, _solidity("uint64", ge=0)]  # msgspec bounds end at 2^63: hashing checks the rest

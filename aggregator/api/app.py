@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from aggregator.api import views
+from aggregator.ledger.root import MAPS
 from aggregator.ledger.tasks.open_records import OpenTask
 from aggregator.ledger.transition import ACCEPTED
 from aggregator.member import OrderedResult
@@ -23,6 +24,7 @@ from aggregator.mempool import PoolFull
 from aggregator.node import Aggregator, now_ms
 from protocol.certificate import certificate_to_json
 from protocol.errors import ProtocolError
+from protocol.state_proof import HEAD, state_proof_to_json
 from protocol.transactions import MAX_TRANSACTION_BYTES, transaction_from_json
 
 MAX_BODY_BYTES: Final = 4 * MAX_TRANSACTION_BYTES
@@ -62,6 +64,7 @@ def build_app(node: Aggregator, alarms: Alarms) -> FastAPI:
     _orders(app, node)
     _accounts(app, node)
     _transactions(app, node)
+    _proofs(app, node)
     return app
 
 
@@ -226,6 +229,44 @@ def _transactions(app: FastAPI, node: Aggregator) -> None:
         if ordered is None and wanted not in node.mempool:
             raise ApiError(404, "UnknownTransaction", f"no transaction {tx_id} is known here")
         return _transaction(node, wanted, ordered)
+
+
+def _proofs(app: FastAPI, node: Aggregator) -> None:
+    @app.get("/v1/proofs/head")
+    async def head() -> Json:
+        """Proof of where the ledger stood at the last stable checkpoint."""
+        return _proof(node, HEAD, b"")
+
+    @app.get("/v1/proofs/{section}/{key}")
+    async def proof(section: str, key: str) -> Json:
+        """Proof of one row of the ledger; there are none of absence."""
+        if section not in MAPS:
+            raise ApiError(404, "UnknownSection", f"the ledger's sections are {', '.join(MAPS)} and {HEAD}")
+        return _proof(node, section, _parse(key, 20 if section in ("nodes", "nonces") else 32, "the key"))
+
+    @app.get("/v1/orders/{oid}/receipts")
+    async def receipts(oid: str) -> Json:
+        """A settled order's receipts with the proof of their root."""
+        wanted = _parse(oid, 32, "an OID")
+        found = node.archive.entries.get(wanted)
+        if found is None or found[0].outcome is None:
+            raise ApiError(
+                404, "UnknownOrder", f"no settled order {oid} is known here; prove its row in table instead"
+            )
+        proved = _proof(node, "receipt_roots", wanted)
+        return {"receipts": [views.receipt_json(item) for item in found[0].outcome.receipts], "proof": proved}
+
+
+def _proof(node: Aggregator, section: str, key: bytes) -> Json:
+    proof = node.proof(section, key)
+    if proof is None:
+        raise ApiError(
+            404,
+            "NotCheckpointed",
+            f"{section} had no such row at the last stable checkpoint, sequence {node.replica.low}; "
+            "what is younger can be proved after the next one",
+        )
+    return state_proof_to_json(proof)
 
 
 def _error(status: int, code: str, reason: str) -> JSONResponse:

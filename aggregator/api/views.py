@@ -171,11 +171,13 @@ def settlement_json(settlement: Settlement) -> Json:
 
 def account_json(state: State, archive: Archive, account: bytes) -> Json:
     """Stakes, receipts (pending and settled) and claimable credits of one account."""
+    outcomes = [state.table[oid].outcome for oid in sorted(state.table)]
+    penalties = (*(state.report.penalties if state.report else ()), *state.penalties)
     pending = [
         receipt_json(receipt)
-        for oid in sorted(state.table)
-        if (outcome := state.table[oid].outcome) is not None
-        for receipt in outcome.receipts
+        for source in (*outcomes, *penalties)
+        if source is not None
+        for receipt in source.receipts
         if receipt.account == account
     ]
     settled = [

@@ -22,7 +22,7 @@ from typing import Final
 from aggregator.journal.folder import DiskFolder, File, Folder
 from aggregator.journal.log import WAY_OUT, JournalDamaged, JournalFull, Log
 from aggregator.pbft.messages import Committed
-from aggregator.pbft.records import BecameCommitted, Record
+from aggregator.pbft.records import Record
 
 SNAPSHOT_MAGIC: Final = b"DTNSNAP1"
 MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
@@ -198,13 +198,13 @@ class Journal:
         return contextlib.closing(file)
 
     def recent(self, after: int) -> Iterator[Committed]:
-        """Committed batches with sequence numbers from ``after + 1`` on, as far as they follow each other."""
-        following = after + 1
-        for _, log in sorted(self._logs.items()):
-            for record in log.records():
-                if isinstance(record, BecameCommitted) and record.committed.sequence == following:
-                    yield record.committed
-                    following += 1
+        """Committed batches from ``after + 1`` on, as far as they follow each other.
+
+        A pipeline commits out of order, so the order of the records says nothing.
+        """
+        while (following := self.committed(after + 1)) is not None:
+            yield following
+            after += 1
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.ledger.state import Entry, PendingReport, Settlement
+from aggregator.ledger.state import Entry, Penalty, PendingReport, Settlement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,14 @@ class OrderSealed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PenaltyImposed:
+    """An aggregator that contradicted itself lost stake."""
+
+    penalty: Penalty
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportMade:
     """The settlement of an update cycle is ready to be signed."""
 
@@ -48,4 +56,4 @@ class ReportSettled:
     entries: tuple[Entry, ...]
 
 
-LedgerEvent = OrderTaken | PhaseEntered | OrderSealed | ReportMade | ReportSettled
+LedgerEvent = OrderTaken | PhaseEntered | OrderSealed | PenaltyImposed | ReportMade | ReportSettled

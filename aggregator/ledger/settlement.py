@@ -1,12 +1,12 @@
 """Manage.Update: what one update cycle sends to the chain (PoT 3.3.4).
 
-At the end of a cycle the ledger makes one report from the orders sealed so far and the stake whose
-unbonding is over. Members sign it and the contracts check and apply it; the ledger learns of that from
-the chain and only then drops the orders. There is never more than one report under way, and making it
+At the end of a cycle the ledger makes one report from the orders sealed so far, the penalties imposed and the
+stake whose unbonding is over. Members sign it and the contracts check and apply it; the ledger learns of that
+from the chain and only then drops the orders. There is never more than one report under way, and making it
 again gives the same bytes, so nothing can be paid twice.
 
 Guarantee: the credits of a report equal the escrow of its orders plus its slashes, exactly; the contract
-checks the same sum.
+checks the same sum. A report may hold penalties and no order.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aggregator.ledger.root import value_hash
 from aggregator.ledger.state import (
     Entry,
     Outcome,
+    Penalty,
     PendingReport,
     Receipt,
     Settlement,
@@ -28,7 +29,7 @@ from aggregator.ledger.state import (
     Unbonding,
 )
 from protocol.crypto import keccak256
-from protocol.merkle import root
+from protocol.merkle import receipt_leaf, root
 from protocol.roles import Role
 from protocol.transactions import Report
 
@@ -36,6 +37,7 @@ MAX_REPORT_ORDERS = 200
 MAX_REPORT_CREDITS = 2000
 MAX_REPORT_SLASHES = 800
 MAX_REPORT_RELEASES = 100
+MAX_REPORT_PENALTIES = 100
 """Together they keep a settlement under nine tenths of 2^24 gas; what is left over waits for the next cycle.
 
 One order may pass the bounds on credits and slashes by itself and then has a report of its own, which the
@@ -53,7 +55,7 @@ def next_report_ms(state: State) -> int | None:
     """Ledger time of the next report as things stand; none while there is nothing to report or nobody to."""
     if state.report is not None or not state.committee.members:
         return None
-    if state.sealed:
+    if state.sealed or state.penalties:
         return state.next_update_ms
     # Stake that a lock still holds gives no reason to report: its release would be zero.
     due = [item.due_ms for item in state.unbonding if releasable(_stake(state, item), item.amount_wei)]
@@ -68,23 +70,26 @@ def make_report(draft: Draft) -> None:
     """Make the cycle's report and start the next cycle."""
     state = draft.state
     orders: list[bytes] = []
-    credited: set[bytes] = set()
-    slashed: set[tuple[bytes, Role]] = set()
+    # Penalties come first, and count in the bounds: an order never waits for long, since each costs a stake.
+    penalties = state.penalties[:MAX_REPORT_PENALTIES]
+    credited = {receipt.account for penalty in penalties for receipt in penalty.credits}
+    slashed = {(penalty.slash.account, penalty.slash.role) for penalty in penalties}
     for oid in state.sealed[:MAX_REPORT_ORDERS]:
         outcome = _outcome_of(state.table[oid])
         accounts = credited | {receipt.account for receipt in outcome.credits}
         stakes = slashed | {(slash.account, slash.role) for slash in outcome.slashes}
-        if orders and (len(accounts) > MAX_REPORT_CREDITS or len(stakes) > MAX_REPORT_SLASHES):
+        if (orders or penalties) and (len(accounts) > MAX_REPORT_CREDITS or len(stakes) > MAX_REPORT_SLASHES):
             break
         orders.append(oid)
         credited, slashed = accounts, stakes
     releases = _take_releases(draft)
-    report = _report(draft.state, tuple(orders), releases)
+    report = _report(draft.state, tuple(orders), penalties, releases)
     sealed = tuple(oid for oid in state.sealed if oid not in set(orders))
     draft.state = dataclasses.replace(
         draft.state,
         report=report,
         sealed=sealed,
+        penalties=state.penalties[len(penalties) :],
         next_update_ms=draft.now_ms + state.parameters["update_s"] * 1000,
     )
     draft.emit(ReportMade(report=report, at_ms=draft.now_ms))
@@ -98,10 +103,12 @@ def remake_report(draft: Draft, *, without: bytes | None = None) -> None:
     old = draft.state.report
     assert old is not None
     orders = tuple(oid for oid in old.orders if oid != without)
-    if not orders and not old.releases:
+    if not orders and not old.releases and not old.penalties:
         draft.state = dataclasses.replace(draft.state, report=None)
         return
-    report = dataclasses.replace(_report(draft.state, orders, old.releases), made_ms=old.made_ms)
+    report = dataclasses.replace(
+        _report(draft.state, orders, old.penalties, old.releases), made_ms=old.made_ms
+    )
     draft.state = dataclasses.replace(draft.state, report=report)
     draft.emit(ReportMade(report=report, at_ms=draft.now_ms))
 
@@ -118,7 +125,9 @@ def settle(draft: Draft, epoch: int, transaction_hash: bytes, gas_used: int) -> 
     table, roots = state.table, state.receipt_roots
     for entry in entries:
         table = table.delete(entry.oid)  # type: ignore[attr-defined]
-        roots = roots.set(entry.oid, receipt_root(entry))  # type: ignore[attr-defined]
+        roots = roots.set(entry.oid, receipt_root(_outcome_of(entry).receipts))  # type: ignore[attr-defined]
+    for penalty in report.penalties:
+        roots = roots.set(penalty.id, receipt_root(penalty.receipts))  # type: ignore[attr-defined]
     settlement = Settlement(
         report=report,
         entries=tuple((entry.oid, value_hash(entry)) for entry in entries),
@@ -148,20 +157,23 @@ def _outcome_of(entry: Entry) -> Outcome:
 
 
 def _report(
-    state: State, orders: tuple[bytes, ...], releases: tuple[tuple[bytes, Role, int], ...]
+    state: State,
+    orders: tuple[bytes, ...],
+    penalties: tuple[Penalty, ...],
+    releases: tuple[tuple[bytes, Role, int], ...],
 ) -> PendingReport:
+    entries = [state.table[oid] for oid in orders]
+    outcomes = [_outcome_of(entry) for entry in entries]
+    escrow = sum(entry.order.reward + entry.order.deposit for entry in entries)
     credited: dict[bytes, int] = {}
     slashed: dict[tuple[bytes, Role], int] = {}
-    escrow = 0
-    for oid in orders:
-        entry = state.table[oid]
-        escrow += entry.order.reward + entry.order.deposit
-        outcome = _outcome_of(entry)
-        for receipt in outcome.credits:
-            credited[receipt.account] = credited.get(receipt.account, 0) + receipt.amount_wei
-        for slash in outcome.slashes:
-            key = (slash.account, slash.role)
-            slashed[key] = slashed.get(key, 0) + slash.amount_wei
+    receipts = [receipt for outcome in outcomes for receipt in outcome.credits]
+    slashes = [slash for outcome in outcomes for slash in outcome.slashes]
+    for receipt in (*receipts, *(receipt for penalty in penalties for receipt in penalty.credits)):
+        credited[receipt.account] = credited.get(receipt.account, 0) + receipt.amount_wei
+    for slash in (*slashes, *(penalty.slash for penalty in penalties)):
+        key = (slash.account, slash.role)
+        slashed[key] = slashed.get(key, 0) + slash.amount_wei
     assert sum(credited.values()) == escrow + sum(slashed.values()), "a report pays exactly what came in"
     return PendingReport(
         epoch=state.settled_epoch + 1,
@@ -171,6 +183,7 @@ def _report(
         slashes=tuple((account, role, amount) for (account, role), amount in sorted(slashed.items())),
         releases=releases,
         credits=tuple(sorted(credited.items())),
+        penalties=penalties,
     )
 
 
@@ -212,20 +225,11 @@ def _pack_stakes(items: Iterable[tuple[bytes, Role, int]]) -> bytes:
     )
 
 
-def receipt_leaf(receipt: Receipt) -> bytes:
-    """Merkle leaf of a receipt."""
-    parts = (
-        receipt.account,
-        receipt.oid,
-        receipt.amount_wei.to_bytes(32, "big", signed=True),
-        keccak256(receipt.role.encode()),
-        keccak256(receipt.reason.encode()),
-        keccak256(b"".join(receipt.refs)),
+def receipt_root(receipts: Iterable[Receipt]) -> bytes:
+    """Merkle root of an order's or a penalty's receipts, which outlives both in the ledger."""
+    return root(
+        [
+            receipt_leaf(item.account, item.oid, item.amount_wei, item.role, item.reason, item.refs)
+            for item in receipts
+        ]
     )
-    return keccak256(keccak256(b"".join(parts)))
-
-
-def receipt_root(entry: Entry) -> bytes:
-    """Merkle root of an order's receipts, which outlives the order in the ledger."""
-    assert entry.outcome is not None
-    return root([receipt_leaf(receipt) for receipt in entry.outcome.receipts])

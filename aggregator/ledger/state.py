@@ -113,6 +113,7 @@ class Receipt:
 
     account: bytes
     oid: bytes
+    """The order, or the id of the evidence that a penalty follows from."""
     role: str
     reason: str
     amount_wei: int
@@ -139,6 +140,21 @@ class Outcome:
     reason: str
     receipts: tuple[Receipt, ...]
     slashes: tuple[Slash, ...]
+
+    @property
+    def credits(self) -> tuple[Receipt, ...]:
+        """The receipts that pay out."""
+        return tuple(receipt for receipt in self.receipts if receipt.amount_wei > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penalty:
+    """What one piece of evidence takes and gives: receipts sum to zero, the debit being the slash."""
+
+    id: bytes
+    """`protocol.evidence.evidence_id`."""
+    receipts: tuple[Receipt, ...]
+    slash: Slash
 
     @property
     def credits(self) -> tuple[Receipt, ...]:
@@ -184,6 +200,7 @@ class PendingReport:
     slashes: tuple[tuple[bytes, Role, int], ...]
     releases: tuple[tuple[bytes, Role, int], ...]
     credits: tuple[tuple[bytes, int], ...]
+    penalties: tuple[Penalty, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +238,16 @@ class State:
     table: Mapping[bytes, Entry] = field(default_factory=Map)
     sealed: tuple[bytes, ...] = ()
     """Orders waiting for a settlement, in the order they were sealed."""
+    penalties: tuple[Penalty, ...] = ()
+    """Penalties waiting for a settlement, oldest first."""
     unbonding: tuple[Unbonding, ...] = ()
     report: PendingReport | None = None
     settled_epoch: int = 0
     next_update_ms: int = 0
     receipt_roots: Mapping[bytes, bytes] = field(default_factory=Map)
-    """Per settled order, the Merkle root of its receipts."""
+    """Per settled order or penalty, the Merkle root of its receipts."""
+    punished: Mapping[bytes, bytes] = field(default_factory=Map)
+    """Per offence (`protocol.evidence.offence_id`), the evidence it was punished for."""
     history: bytes = bytes(32)
     """Hash chain over all settlements: what the ledger has dropped can still be checked against it."""
 

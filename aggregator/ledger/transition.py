@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from aggregator.ledger.draft import Draft
 from aggregator.ledger.events import LedgerEvent, OrderTaken
+from aggregator.ledger.penalties import punish
 from aggregator.ledger.refusals import Refused, StaleNonce, UnknownOrder, WrongKind
 from aggregator.ledger.settlement import is_due, make_report, next_report_ms, remake_report, settle
 from aggregator.ledger.state import Committee, Entry, Node, Origin, Outcome, Receipt, State, Unbonding
@@ -38,7 +39,7 @@ from protocol.crypto import keccak256
 from protocol.errors import ProtocolError
 from protocol.parameters import PARAMETERS
 from protocol.roles import Role
-from protocol.transactions import SignedTransaction, authenticate, decode_transaction
+from protocol.transactions import OrderTransaction, SignedTransaction, authenticate, decode_transaction
 from protocol.typed_data import Domain
 
 ACCEPTED = "Accepted"
@@ -145,15 +146,25 @@ def _advance(state: State, oid: bytes, events: list[LedgerEvent]) -> State:
 # Transactions ------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=16_384)
+MAX_REMEMBERED_BYTES = 2048
+"""Larger transactions are authenticated anew each time: what is remembered stays under 32 MiB."""
+
+
 def authenticated(domain: Domain, data: bytes) -> tuple[SignedTransaction, bytes]:
-    """Decode and authenticate once per transaction: mempool, vote and execution share the work.
+    """Decode and authenticate, once for most transactions: mempool, vote and execution share the work.
 
     Raises:
         ProtocolError: not a transaction, or not signed by its sender.
     """
+    return _remembered(domain, data) if len(data) <= MAX_REMEMBERED_BYTES else _authenticated(domain, data)
+
+
+def _authenticated(domain: Domain, data: bytes) -> tuple[SignedTransaction, bytes]:
     signed = decode_transaction(data)
     return signed, authenticate(domain, signed)
+
+
+_remembered = functools.lru_cache(maxsize=16_384)(_authenticated)
 
 
 def _apply_transaction(
@@ -170,19 +181,28 @@ def _apply_transaction(
         last = state.nonces.get(body.sender, -1)
         if body.nonce <= last:
             raise StaleNonce(body.nonce, last + 1)
-        entry = state.table.get(body.oid)
-        if entry is None or entry.outcome is not None:
-            raise UnknownOrder(body.oid)
-        protocol = PROTOCOLS[entry.order.kind]
-        if type(body) not in protocol.transactions:
-            raise WrongKind(type(body).__name__, entry.order.kind)
-        draft.put_entry(protocol.apply(draft, entry, body, tx_id))
+        if isinstance(body, OrderTransaction):
+            _apply_to_order(draft, body, tx_id)
+        else:
+            punish(draft, body)
     except Refused as refused:
         return state, TransactionResult(tx_id=tx_id, code=refused.code, reason=str(refused))
     nonces = draft.state.nonces.set(body.sender, body.nonce)  # type: ignore[attr-defined]
     events.extend(draft.events)
-    state = _advance(dataclasses.replace(draft.state, nonces=nonces), body.oid, events)
+    state = dataclasses.replace(draft.state, nonces=nonces)
+    if isinstance(body, OrderTransaction):
+        state = _advance(state, body.oid, events)
     return state, TransactionResult(tx_id=tx_id, code=ACCEPTED)
+
+
+def _apply_to_order(draft: Draft, body: OrderTransaction, tx_id: bytes) -> None:
+    entry = draft.state.table.get(body.oid)
+    if entry is None or entry.outcome is not None:
+        raise UnknownOrder(body.oid)
+    protocol = PROTOCOLS[entry.order.kind]
+    if type(body) not in protocol.transactions:
+        raise WrongKind(type(body).__name__, entry.order.kind)
+    draft.put_entry(protocol.apply(draft, entry, body, tx_id))
 
 
 # Chain events ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ Source: Castro and Liskov 1999, sections 4.2 and 4.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,9 +24,11 @@ from aggregator.pbft.events import (
     Executed,
     Misbehaved,
     Persist,
+    Send,
     Validate,
     Validated,
 )
+from aggregator.pbft.evidence import Contradiction, Equivocation, contradict
 from aggregator.pbft.messages import (
     Batch,
     Committed,
@@ -191,13 +194,15 @@ class Agreement:
         if slot.proposal is not None:
             if slot.proposal.digest != vote.digest:
                 self.members.verify(vote)
-                raise InvalidProof(f"two proposals for sequence {vote.sequence} in view {vote.view}")
+                raise Equivocation(slot.proposal, vote)
             return
         if message.outline.digest() != vote.digest:
             raise InvalidProof("the batch is not the one proposed")
         self.members.verify(vote)
         slot.proposal = vote
         slot.accepted_ms = self._now_ms
+        for prepare in slot.prepares.values():
+            self._show_proposal(slot, prepare)
         self._out.append(
             Validate(view=vote.view, sequence=vote.sequence, digest=vote.digest, outline=message.outline)
         )
@@ -236,6 +241,9 @@ class Agreement:
         if vote.kind is VoteKind.CHECKPOINT:
             self._on_checkpoint(vote)
             return
+        if vote.kind is VoteKind.PRE_PREPARE:
+            self._on_shown_proposal(vote)
+            return
         if vote.kind not in (VoteKind.PREPARE, VoteKind.COMMIT):
             raise InvalidProof(f"a {vote.kind.name} vote does not travel alone")
         if vote.view != self.view or not self.active or not self._in_window(vote.sequence):
@@ -246,7 +254,7 @@ class Agreement:
         if known is not None:
             if known.digest != vote.digest:
                 self.members.verify(vote)
-                raise InvalidProof(f"member {vote.signer} votes for two digests at {vote.sequence}")
+                raise Equivocation(known, vote)
             return
         # Once a phase has its quorum, further votes change nothing: do not pay for their signatures.
         if vote.kind is VoteKind.PREPARE and slot.prepared_in(self.view):
@@ -257,8 +265,29 @@ class Agreement:
             raise InvalidProof("a primary's proposal is its only vote")
         self.members.verify(vote)
         votes[vote.signer] = vote
+        if vote.kind is VoteKind.PREPARE:
+            self._show_proposal(slot, vote)
         self._check_prepared(vote.sequence)
         self._check_committed(vote.sequence)
+
+    def _show_proposal(self, slot: Slot, prepare: Vote) -> None:
+        """Someone prepares another batch than was proposed here: show it the proposal, once per prepare."""
+        if slot.proposal is not None and slot.proposal.digest != prepare.digest:
+            self._out.append(Send(to=prepare.signer, message=slot.proposal))
+
+    def _on_shown_proposal(self, vote: Vote) -> None:
+        """A proposal without its batch changes nothing; it may show that the primary made two."""
+        slot = self._slots.get(vote.sequence)
+        if slot is None or slot.proposal is None or not contradict(slot.proposal, vote):
+            return
+        self.members.verify(vote)
+        raise Equivocation(slot.proposal, vote)
+
+    def _note(self, found: Iterable[Contradiction]) -> None:
+        """Report contradictions that do not stand in the way of what is being done."""
+        for known, other in found:
+            reason = str(Equivocation(known, other))
+            self._out.append(Misbehaved(sender=known.signer, reason=reason, evidence=(known, other)))
 
     def _check_prepared(self, sequence: int) -> None:
         slot = self._slot(sequence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.pbft.messages import Batch, Committed, Outline, ReplicaMessage, StableCheckpoint
+from aggregator.pbft.messages import Batch, Committed, Outline, ReplicaMessage, StableCheckpoint, Vote
 from aggregator.pbft.records import Record
 
 # Events ------------------------------------------------------------------------------------------------
@@ -149,6 +149,8 @@ class Misbehaved:
 
     sender: int
     reason: str
+    evidence: tuple[Vote, Vote] | None = None
+    """Two votes that the member signed and that contradict each other: proof for anyone."""
 
 
 Effect = Persist | Broadcast | Send | Validate | Deliver | Serve | Transfer | EnteredView | Misbehaved

@@ -34,6 +34,7 @@ from aggregator.pbft.events import (
     Transfer,
     Validated,
 )
+from aggregator.pbft.evidence import Equivocation, contradictions
 from aggregator.pbft.messages import (
     Batch,
     BatchBody,
@@ -126,6 +127,8 @@ class Replica(Views):
                     self._on_batch_body(message.batch)
                 case SnapshotOffer():
                     self._on_snapshot_offer(sender, message)
+        except Equivocation as lie:
+            self._note([lie.votes])
         except ProtocolError as reason:
             self._out.append(Misbehaved(sender=sender, reason=f"{type(message).__name__}: {reason}"))
 
@@ -207,10 +210,13 @@ class Replica(Views):
     def _on_committed_batches(self, sender: int, message: CommittedBatches) -> None:
         before = self.delivered
         for committed in message.batches:
-            fenced = self.fence is not None and committed.sequence > self.fence
-            if committed.sequence != self.delivered + 1 or fenced:
+            # A batch not executed yet may change the committee, from a window after it on.
+            known = self.executed + self.limits.window
+            fence = known if self.fence is None else min(self.fence, known)
+            if committed.sequence != self.delivered + 1 or committed.sequence > fence:
                 continue
             self.members.verify_committed(committed)
+            self._note(contradictions(self._slots.get(committed.sequence), committed.certificate))
             self._commit(committed)
         if self.delivered > before:
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))

@@ -18,6 +18,7 @@ from aggregator.pbft.events import (
     Persist,
     Send,
 )
+from aggregator.pbft.evidence import Equivocation, contradict, contradictions
 from aggregator.pbft.messages import (
     Batch,
     BatchBody,
@@ -84,6 +85,9 @@ class Views(Agreement):
         if signer in self._view_changes.get(view, {}):
             return
         verify_view_change(self.members, message, window=self.limits.window)
+        for proof in message.contents.prepared:
+            slot = self._slots.get(proof.pre_prepare.sequence)
+            self._note(contradictions(slot, (proof.pre_prepare, *proof.prepares)))
         self._forget_view_changes_of(signer, below=view)
         self._view_changes.setdefault(view, {})[signer] = message
         # f + 1 members want a later view: one of them is honest, so follow (liveness, section 4.5.2).
@@ -120,6 +124,9 @@ class Views(Agreement):
         view = message.contents.view
         if message.contents.epoch != self.members.epoch:
             return
+        if view == self.view and self._new_view is not None and contradict(self._new_view.vote, message.vote):
+            self.members.verify(message.vote)
+            raise Equivocation(self._new_view.vote, message.vote)
         if view < self.view or (view == self.view and self.active) or view == 0:
             return
         if view > self.view + self.limits.view_lead:

@@ -19,6 +19,7 @@ from aggregator.api.app import build_app
 from aggregator.journal.journal import Journal
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
+from aggregator.pbft.agreement import Limits
 from aggregator.pbft.quorum import Members
 from protocol.chain_events import AnyChainEvent, CommitteeChanged, OrderPlaced, ParameterChanged, Staked
 from protocol.crypto import keccak256
@@ -132,6 +133,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
         origins=OriginSource(chain),  # type: ignore[arg-type]
         confirmations=0,
         send=lambda to, message: None,
+        limits=Limits(checkpoint_interval=4),
     )
     node.recover()
     alarms: list[str] = []

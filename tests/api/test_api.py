@@ -15,6 +15,8 @@ from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain_events import Settled
 from protocol.crypto import commitment, keccak256
 from protocol.merkle import credit_leaf, root, verify
+from protocol.state_proof import state_proof_from_json
+from protocol.state_rows import decode_row
 from protocol.transactions import (
     Cancel,
     Claim,
@@ -97,6 +99,46 @@ def test_a_commitment_shows_nothing_but_that_it_exists(tmp_path: Path) -> None:
         text = json.dumps(await net.get(f"/v1/orders/{hexed(oid)}"))
         assert mid("m").hex() not in text and salt("provider0").hex() not in text
         assert committed.hex() in text
+
+    run(tmp_path, scenario)
+
+
+def test_rows_and_receipts_come_with_proofs_that_need_no_trust_in_who_serves_them(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        missing = await net.get("/v1/proofs/head", 404)
+        assert missing["error"]["code"] == "NotCheckpointed", "there is no checkpoint yet"
+        members = (who("aggregator0"),)
+        oid = await net.place()
+        await net.send("client", Cancel, oid=oid)
+        await net.until(lambda: net.node.state.report is not None)
+        net.chain.blocks.append(
+            [Settled(epoch=1, root=bytes(32), transaction_hash=keccak256(b"t"), gas_used=7)]
+        )
+        await net.until(lambda: net.node.state.settled_epoch == 1)
+        settled_at = net.node.state.sequence
+        while net.node.replica.low < settled_at:
+            await net.place()
+        for path in (
+            "head",
+            f"nodes/{hexed(who('provider0'))}",
+            f"nonces/{hexed(who('client'))}",
+            f"receipt_roots/{oid.hex()}",
+        ):
+            proof = state_proof_from_json(await net.get(f"/v1/proofs/{path}"))
+            proof.verify(DOMAIN, members)
+            assert proof.section == path.split("/")[0] and settled_at <= proof.sequence
+        answer = await net.get(f"/v1/orders/{hexed(oid)}/receipts")
+        proof = state_proof_from_json(answer["proof"])
+        proof.verify(DOMAIN, members)
+        assert decode_row("receipt_roots", proof.value) == net.node.state.receipt_roots[oid]
+        assert [item["amountWei"] for item in answer["receipts"]] == [str(REWARD + DEPOSIT)]
+        for path, code in (
+            (f"/v1/proofs/nodes/{'00' * 20}", "NotCheckpointed"),
+            (f"/v1/proofs/nowhere/{'00' * 20}", "UnknownSection"),
+            (f"/v1/orders/{'00' * 32}/receipts", "UnknownOrder"),
+        ):
+            assert (await net.get(path, 404))["error"]["code"] == code
+        assert (await net.get("/v1/proofs/nodes/00", 400))["error"]["code"] == "BadRequest"
 
     run(tmp_path, scenario)
 
@@ -186,7 +228,7 @@ def test_what_the_ledger_refuses_is_refused_at_the_door_with_its_reason(tmp_path
         oid = await net.place()
         refused = await net.send("outsider0", Claim, 409, oid=oid, commitment=bytes(32))
         assert (
-            refused["error"]["code"] == "NotStaked" and "dtn provider register" in refused["error"]["reason"]
+            refused["error"]["code"] == "NoStanding" and "dtn provider register" in refused["error"]["reason"]
         )
         reveal = {"mid": bytes(32), "size_bytes": 1, "links": (), "salt": bytes(32)}
         assert (await net.send("provider0", ClaimReveal, 409, oid=oid, **reveal))["error"][

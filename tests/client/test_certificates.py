@@ -11,7 +11,7 @@ import pytest
 from aggregator.pbft.messages import Batch, VoteKind, cast, header_of
 from offchain import network as network_room
 from offchain.network import Network, NetworkError, NetworkFile
-from protocol.certificate import CommitSignature, TransactionCertificate, certificate_to_json
+from protocol.certificate import MemberSignature, TransactionCertificate, certificate_to_json
 from protocol.crypto import Key
 from protocol.transactions import Cancel, transaction_from_json
 from tests.chain import chainless_network
@@ -45,7 +45,7 @@ def ordering(signers: tuple[int, ...]) -> Callable[[bytes], Answer]:
             header=header_of(batch),
             index=0,
             path=(),
-            signatures=tuple(CommitSignature(member=v.signer, signature=v.signature) for v in votes),
+            signatures=tuple(MemberSignature(member=v.signer, signature=v.signature) for v in votes),
         )
         return 200, json.dumps(
             {"status": "accepted", "sequence": 5, "certificate": certificate_to_json(certificate)}

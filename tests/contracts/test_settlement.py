@@ -68,6 +68,34 @@ def test_one_report_consumes_slashes_releases_and_credits(
     assert network.token.balanceOf(network.settlement) == 0
 
 
+def test_a_report_with_a_slash_and_no_order_pays_out_of_the_slash_alone(
+    network: Network,
+    stranger: Any,
+    provider: Any,
+    validator: Any,
+    treasury: Any,
+    members: list[Key],
+    staked: Callable[[int], None],
+) -> None:
+    staked(200 * TOKEN)
+    earned = [(validator, 40 * TOKEN), (treasury, 60 * TOKEN)]
+    receipt = settle(
+        network,
+        stranger,
+        members,
+        slashes=pack_entry(provider, PROVIDER, 100 * TOKEN),
+        credits=pack_credits(earned),
+    )
+    settled = next(log for log in receipt.events if log.event_name == "Settled")
+    assert (settled.credited, settled.consumed, settled.slashed) == (100 * TOKEN, 0, 100 * TOKEN)
+    assert tuple(network.registry.stakeOf(provider, PROVIDER)) == (100 * TOKEN, 0, 0)
+    for account, amount in earned:
+        before = network.token.balanceOf(account)
+        network.settlement.claim(account, [1], [amount], [proof_of(earned, account)], sender=stranger)
+        assert network.token.balanceOf(account) == before + amount
+    assert network.token.balanceOf(network.settlement) == 0
+
+
 def test_an_empty_report_moves_nothing_and_has_no_root(
     network: Network, stranger: Any, members: list[Key]
 ) -> None:

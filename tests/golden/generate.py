@@ -35,6 +35,11 @@ ORDER_FIELDS: Final = (
 REPORT_FIELDS: Final = (
     "uint64 epoch,uint64 committeeEpoch,bytes orders,bytes slashes,bytes releases,bytes credits"
 )
+VOTE_FIELDS: Final = "uint8 kind,uint64 view,uint64 sequence,bytes32 digest"
+EVIDENCE_FIELDS: Final = (
+    "address sender,uint64 nonce,uint8 voteKind,uint64 view,uint64 sequence,bytes32 firstDigest,"
+    "bytes firstSignature,bytes32 secondDigest,bytes secondSignature"
+)
 ORDER: Final[dict[str, Any]] = {
     "client": to_checksum_address(keccak(b"client")[12:]),
     "nonce": 2**63 - 1,
@@ -87,6 +92,26 @@ def report() -> dict[str, Any]:
     }
 
 
+def evidence() -> dict[str, Any]:
+    """Two prepares of one member for different batches, and the digests that it signed."""
+    place = {"view": 2**32 + 5, "sequence": 2**63 - 1}
+    first, second = sorted((keccak(b"one batch"), keccak(b"another batch")))
+    _, one, signature = typed_digest("SignedVote", VOTE_FIELDS, {"kind": 2, **place, "digest": first})
+    _, other, again = typed_digest("SignedVote", VOTE_FIELDS, {"kind": 2, **place, "digest": second})
+    message = {
+        "sender": to_checksum_address(keccak(b"accuser")[12:]),
+        "nonce": 1_795_169_156_034,
+        "voteKind": 2,
+        **place,
+        "firstDigest": first,
+        "firstSignature": signature,
+        "secondDigest": second,
+        "secondSignature": again,
+    }
+    _, digest, _ = typed_digest("Evidence", EVIDENCE_FIELDS, message)
+    return {**message, "digest": digest, "voteDigests": [one, other]}
+
+
 def typed_digest(name: str, fields: str, message: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
     """Domain separator, EIP-712 digest and signature of ``message``, all by eth-account."""
     types = {name: [dict(zip(("type", "name"), field.split(), strict=True)) for field in fields.split(",")]}
@@ -101,6 +126,8 @@ def readable(value: Any) -> Any:
         return "0x" + value.hex()
     if isinstance(value, int) and not -(2**31) <= value < 2**32:
         return str(value)
+    if isinstance(value, list):
+        return [readable(each) for each in value]
     if isinstance(value, dict):
         return {key: readable(each) for key, each in value.items()}
     return value
@@ -118,6 +145,7 @@ def vectors() -> dict[str, Any]:
         },
         "order": {**ORDER, "oid": oid},
         "report": {**report(), "digest": digest},
+        "evidence": evidence(),
         "signer": Account.from_key(SECRET).address,
         "signature": signature,
     }

@@ -66,6 +66,15 @@ def test_a_cut_keeps_promises_and_batches_above_it_and_one_generation_below(tmp_
     journal.close()
 
 
+def test_batches_committed_out_of_order_are_worked_off_in_order(tmp_path: Path) -> None:
+    journal = Journal.at(tmp_path)
+    for sequence in (1, 3, 2, 5, 4, 7):
+        journal.append(committed(sequence))
+    journal.sync()
+    assert story(journal) == (0, [1, 2, 3, 4, 5])
+    journal.close()
+
+
 def test_power_may_fail_at_any_operation_of_a_cut() -> None:
     reached = set()
     for operations, seed in itertools.product(range(30), range(6)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from aggregator.ledger.state import Outcome, Receipt, State
+from aggregator.ledger.state import Outcome, Penalty, Receipt, State
 from aggregator.ledger.tasks.open_records import OpenTask
 from protocol.roles import Role
 
@@ -38,6 +38,12 @@ def _books_add_up(state: State) -> None:
         assert debits == Counter({(s.account, s.role.name.lower()): 0 for s in entry.outcome.slashes}) + (
             _slashes(entry.outcome)
         ), "every debit is a slash and every slash a debit"
+    for penalty in _penalties(state):
+        assert sum(item.amount_wei for item in penalty.receipts) == 0, "a penalty's receipts sum to nothing"
+        assert all(item.amount_wei and penalty.id in item.refs for item in penalty.receipts)
+        (debit,) = (item for item in penalty.receipts if item.amount_wei < 0)
+        assert (debit.account, -debit.amount_wei) == (penalty.slash.account, penalty.slash.amount_wei)
+        assert penalty.id in state.punished.values()
     report = state.report
     if report is not None:
         escrow = sum(state.table[oid].order.reward + state.table[oid].order.deposit for oid in report.orders)
@@ -48,6 +54,11 @@ def _books_add_up(state: State) -> None:
         )
         assert all(wei > 0 for _, wei in report.credits)
         assert all(wei > 0 for *_, wei in (*report.slashes, *report.releases))
+
+
+def _penalties(state: State) -> tuple[Penalty, ...]:
+    """Penalties that the chain has not settled yet."""
+    return (*state.penalties, *(state.report.penalties if state.report else ()))
 
 
 def _debits(receipts: tuple[Receipt, ...]) -> Counter[tuple[bytes, str]]:
@@ -68,6 +79,8 @@ def _slashes(outcome: Outcome) -> Counter[tuple[bytes, str]]:
 def _stakes_cover_promises(state: State) -> None:
     locked: Counter[tuple[bytes, Role]] = Counter()
     slashed: Counter[tuple[bytes, Role]] = Counter()
+    for penalty in _penalties(state):
+        slashed[(penalty.slash.account, penalty.slash.role)] += penalty.slash.amount_wei
     for entry in state.table.values():
         if entry.outcome is not None:
             for slash in entry.outcome.slashes:

@@ -29,6 +29,7 @@ from aggregator.pbft.events import (
     Validate,
     Validated,
 )
+from aggregator.pbft.evidence import Contradiction
 from aggregator.pbft.messages import (
     Batch,
     Committed,
@@ -66,6 +67,7 @@ class Machine:
     pending: dict[bytes, int] = field(default_factory=dict)
     up: bool = True
     misbehaved: list[str] = field(default_factory=list)
+    evidence: list[Contradiction] = field(default_factory=list)
 
     def root(self) -> bytes:
         return keccak256(b"".join(self.log))
@@ -165,8 +167,10 @@ class Committee:
                 self._deliver(index, machine, committed)
             case Serve(to=to, sequence=sequence):
                 self._serve(index, machine, to, sequence)
-            case Misbehaved(reason=reason):
+            case Misbehaved(reason=reason, evidence=evidence):
                 machine.misbehaved.append(reason)
+                if evidence is not None:
+                    machine.evidence.append(evidence)
 
     def _deliver(self, index: int, machine: Machine, committed: Committed) -> None:
         assert committed.sequence == len(machine.log) + 1, "delivered in order, each once"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from aggregator.pbft.messages import Batch, VoteKind, cast, header_of
 from protocol.certificate import (
-    CommitSignature,
     InvalidCertificate,
+    MemberSignature,
     TransactionCertificate,
     certificate_from_json,
     certificate_to_json,
@@ -38,7 +38,7 @@ def certificate(index: int = 3, signers: tuple[int, ...] = (0, 1, 3)) -> Transac
         header=header_of(BATCH),
         index=index,
         path=tuple(proof(leaves, index)),
-        signatures=tuple(CommitSignature(member=v.signer, signature=v.signature) for v in votes),
+        signatures=tuple(MemberSignature(member=v.signer, signature=v.signature) for v in votes),
     )
 
 
@@ -82,7 +82,7 @@ def test_less_than_a_quorum_is_no_proof(signers: tuple[int, ...]) -> None:
 def test_one_member_cannot_sign_for_the_others() -> None:
     good = certificate()
     mine = good.signatures[0].signature
-    forged = tuple(CommitSignature(member=member, signature=mine) for member in range(4))
+    forged = tuple(MemberSignature(member=member, signature=mine) for member in range(4))
     with pytest.raises(InvalidCertificate):
         msgspec.structs.replace(good, signatures=forged).verify(
             MEMBERS.domain, MEMBERS.addresses, TRANSACTIONS[3]

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from protocol.crypto import Key, keccak256, recover
 from protocol.errors import InvalidEncoding, InvalidSignature, ProtocolError
+from protocol.evidence import accused_in, vote_digests
 from protocol.transactions import (
     TRANSACTION_TYPES,
+    Evidence,
     Order,
     Report,
     SignedTransaction,
@@ -56,6 +58,13 @@ def test_the_domain_the_order_and_the_report_hash_as_an_independent_library_hash
     assert digest_of(DOMAIN, golden("report", Report)) == unhex(GOLDEN["report"]["digest"])
 
 
+def test_evidence_and_its_votes_hash_as_an_independent_library_hashed_them() -> None:
+    evidence = golden("evidence", Evidence)
+    assert digest_of(DOMAIN, evidence) == unhex(GOLDEN["evidence"]["digest"])
+    assert vote_digests(DOMAIN, evidence) == tuple(map(unhex, GOLDEN["evidence"]["voteDigests"]))
+    assert accused_in(DOMAIN, evidence) == KEY.address
+
+
 def test_a_signature_is_the_one_an_independent_library_made_and_recovers_its_signer() -> None:
     report = golden("report", Report)
     signature = sign(DOMAIN, report, KEY)
@@ -71,7 +80,9 @@ _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "bytes32": st.binary(min_size=32, max_size=32),
     "address": st.binary(min_size=20, max_size=20),
+    "uint8": st.integers(0, 255),
     "uint64": _uint64,
+    "bytes": st.binary(min_size=65, max_size=65),
     "uint96": st.integers(0, 2**96 - 1),
     "int64": st.integers(-(2**63), 2**63 - 1),
     "string": _text,
@@ -113,12 +124,12 @@ def test_a_transaction_survives_its_wire_form_and_its_json_form(body: Transactio
 @pytest.mark.parametrize("kind", TRANSACTION_TYPES.values(), ids=TRANSACTION_TYPES)
 def test_changing_any_field_changes_the_id(kind: type[Transaction]) -> None:
     blank: dict[str, Any] = {
-        "bytes32": bytes(32), "address": bytes(20), "uint64": 0, "uint96": 0, "int64": 0, "string": "",
-        "string[]": (), "bytes32[]": (),
+        "bytes32": bytes(32), "address": bytes(20), "bytes": bytes(65), "uint8": 0, "uint64": 0,
+        "uint96": 0, "int64": 0, "string": "", "string[]": (), "bytes32[]": (),
     }  # fmt: skip
     other: dict[str, Any] = {
-        "bytes32": b"\1" * 32, "address": b"\1" * 20, "uint64": 1, "uint96": 1, "int64": -1, "string": "x",
-        "string[]": ("",), "bytes32[]": (bytes(32),),
+        "bytes32": b"\1" * 32, "address": b"\1" * 20, "bytes": b"\1" * 65, "uint8": 1,
+        "uint64": 1, "uint96": 1, "int64": -1, "string": "x", "string[]": ("",), "bytes32[]": (bytes(32),),
     }  # fmt: skip
     fields = fields_of(kind)
     values = {field.name: blank[field.solidity_type] for field in fields}

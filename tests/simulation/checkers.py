@@ -30,6 +30,8 @@ class Checkers:
     committees: dict[int, tuple[bytes, ...]]
     """Members by epoch, as the chain names them."""
     window: int
+    liars: frozenset[bytes] = frozenset()
+    """Addresses of the members that lie."""
     ordered: dict[int, bytes] = field(default_factory=dict)
     """Agreement: the one batch digest of each sequence number."""
     roots: dict[int, bytes] = field(default_factory=dict)
@@ -78,6 +80,12 @@ class Checkers:
         if self.roots.setdefault(sequence, root) != root:
             raise Violation(f"member {member} has another state root at {sequence} than others had")
 
+    def proven(self, member: int, liar: bytes) -> None:
+        """Evidence is of lies: whoever follows the protocol never signs any, restarts included."""
+        if liar not in self.liars:
+            raise Violation(f"member {member} holds proof that 0x{liar.hex()} lied, which is honest")
+        self.count("lies proven")
+
     def bounded(self, member: Member, disk: SimulatedFolder) -> None:
         """Memory and disk of a member stay within what its limits say."""
         replica, name = member.replica, f"member {member.replica.index}"
@@ -85,7 +93,7 @@ class Checkers:
         changes = sum(len(by) for by in replica._view_changes.values())
         if slots > self.window + 8 or bodies > 4 * self.window or changes > 2 * replica.members.count:
             raise Violation(f"{name} keeps {slots} slots, {bodies} batches and {changes} view changes")
-        states, held = len(member._at_checkpoint), len(member._held)
+        states, held = len(member.checkpoints), len(member._held)
         if states > self.window or held > self.window or disk.size_bytes > MAX_DISK_BYTES:
             raise Violation(f"{name} keeps {states} ledgers, {held} proposals, {disk.size_bytes} bytes")
 

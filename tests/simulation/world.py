@@ -22,7 +22,7 @@ from aggregator.ledger.transition import Applied, next_deadline_ms
 from aggregator.member import Member
 from aggregator.mempool import PoolFull
 from aggregator.pbft.agreement import Limits, StateDiverged
-from aggregator.pbft.events import Executed
+from aggregator.pbft.events import Effect, Event, Executed, Misbehaved
 from aggregator.pbft.messages import Committed, LinkMessage, decode_message, encode_message
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
@@ -85,6 +85,11 @@ class _Watched(Member):
             )
         return applied
 
+    def _act(self, effect: Effect) -> Event | None:
+        if self._checkers is not None and isinstance(effect, Misbehaved) and effect.evidence is not None:
+            self._checkers.proven(self.number, self.members.addresses[effect.sender])
+        return super()._act(effect)
+
     def _execute(self, committed: Committed) -> Executed | None:
         executed = super()._execute(committed)
         if self._checkers is not None and executed is not None and executed.root is not None:
@@ -130,7 +135,8 @@ class World:
             random.Random(f"work {seed}"),
         )
         keys += newcomers
-        self.checkers = Checkers(self.workload.committees, LIMITS.window)
+        liars = frozenset(keys[index].address for index, _ in self.faults.liars)
+        self.checkers = Checkers(self.workload.committees, LIMITS.window, liars)
         self.machines = [self._machine(index, key) for index, key in enumerate(keys)]
         for index, lie in self.faults.liars:
             bend = liar(lie, self.members, index, keys[index], random.Random(f"liar {seed} {index}"))

@@ -15,14 +15,14 @@ from typing import Protocol
 from aggregator.ledger.draft import Draft
 from aggregator.ledger.state import Entry
 from aggregator.ledger.tasks.open import OPEN
-from protocol.transactions import Transaction
+from protocol.transactions import OrderTransaction
 
 
 class TaskProtocol(Protocol):
     """What the ledger asks of a kind of order. All functions are pure but for the draft they write."""
 
     kind: str
-    transactions: frozenset[type[Transaction]]
+    transactions: frozenset[type[OrderTransaction]]
 
     def open(self, entry: Entry) -> Entry:
         """The entry with the task state that a new order starts with."""
@@ -32,7 +32,7 @@ class TaskProtocol(Protocol):
         """Ledger time at which the current phase ends; none once sealed."""
         ...
 
-    def apply(self, draft: Draft, entry: Entry, transaction: Transaction, tx_id: bytes) -> Entry:
+    def apply(self, draft: Draft, entry: Entry, transaction: OrderTransaction, tx_id: bytes) -> Entry:
         """The entry after one transaction; raises `Refused` to refuse it."""
         ...
 

@@ -29,7 +29,7 @@ from aggregator.ledger.tasks.open_outcome import outcome_of
 from aggregator.ledger.tasks.open_records import OpenTask, Phase, disputed_mids, parties_of
 from aggregator.ledger.tasks.open_transactions import ACCEPTED, HANDLERS
 from protocol.roles import Role
-from protocol.transactions import Transaction
+from protocol.transactions import OrderTransaction
 
 
 class OpenProtocol:
@@ -51,7 +51,7 @@ class OpenProtocol:
         window_s = _window_s(entry, task.phase)
         return None if window_s is None else task.phase_started_ms + window_s * 1000
 
-    def apply(self, draft: Draft, entry: Entry, transaction: Transaction, tx_id: bytes) -> Entry:
+    def apply(self, draft: Draft, entry: Entry, transaction: OrderTransaction, tx_id: bytes) -> Entry:
         task: OpenTask = entry.task
         needed = ACCEPTED[type(transaction)]
         if task.phase is not needed:

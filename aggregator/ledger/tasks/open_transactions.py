@@ -38,8 +38,8 @@ from protocol.transactions import (
     ChallengeReveal,
     Claim,
     ClaimReveal,
+    OrderTransaction,
     TestRelease,
-    Transaction,
     Validation,
     ValidationReveal,
     Verdict,
@@ -51,7 +51,7 @@ from protocol.transactions import (
 )
 from protocol.typed_data import Domain
 
-ACCEPTED: Mapping[type[Transaction], Phase] = {
+ACCEPTED: Mapping[type[OrderTransaction], Phase] = {
     Cancel: Phase.TRAINING,
     Claim: Phase.TRAINING,
     ClaimReveal: Phase.REVEAL,
@@ -226,7 +226,7 @@ def _domain(draft: Draft) -> Domain:
 
 
 _Handler = Callable[..., OpenTask]
-HANDLERS: Mapping[type[Transaction], _Handler] = {
+HANDLERS: Mapping[type[OrderTransaction], _Handler] = {
     Cancel: _cancel,
     Claim: _claim,
     ClaimReveal: _claim_reveal,

@@ -1,0 +1,111 @@
+"""Four aggregators in one process: real nodes, journals and ledgers, links and chain in memory.
+
+Guarantees: whatever a member sends passes ``bend`` first, so that a test can make it lie; messages arrive in
+the order in which they were sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aggregator.journal.journal import Journal
+from aggregator.node import Aggregator
+from aggregator.origin.origin import OriginSource
+from aggregator.pbft.agreement import Limits
+from aggregator.pbft.messages import LinkMessage
+from aggregator.pbft.quorum import Members
+from protocol.chain_events import AnyChainEvent, CommitteeChanged, ParameterChanged, Staked
+from protocol.roles import Role
+from tests.api.network import MemoryChain
+from tests.ledger.world import DOMAIN, STAKE, TREASURY, key, who
+
+PATIENCE_S = 20.0
+NAMES = tuple(sorted((f"aggregator{number}" for number in range(4)), key=who))
+"""The members by index."""
+LIMITS = Limits(view_timeout_ms=1_000, retransmit_ms=200, checkpoint_interval=4)
+
+Bend = Callable[[int, int, LinkMessage], Iterable[LinkMessage]]
+
+
+@dataclass(slots=True)
+class Committee:
+    """The members, what each has noticed, and the chain they follow."""
+
+    chain: MemoryChain
+    nodes: list[Aggregator] = field(default_factory=list)
+    inboxes: list[asyncio.Queue[tuple[int, LinkMessage]]] = field(default_factory=list)
+    bend: Bend = lambda sender, to, message: [message]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def send(self, sender: int, to: int | None, message: LinkMessage) -> None:
+        """What a member's links do."""
+        for index in range(len(NAMES)):
+            if index != sender and to in (None, index):
+                for bent in self.bend(sender, index, message):
+                    self.inboxes[index].put_nowait((sender, bent))
+
+    async def deliver(self, index: int) -> None:
+        """What a member's service does with what arrives."""
+        while True:
+            sender, message = await self.inboxes[index].get()
+            await self.nodes[index].on_link_message(sender, message)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait for the committee to get there."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                for task in self.tasks:
+                    if task.done():
+                        await task  # raises what ended it
+                await asyncio.sleep(0.01)
+
+
+def first_block() -> list[AnyChainEvent]:
+    """The committee with its stakes, and a provider's."""
+    staked = [(name, Role.AGGREGATOR) for name in NAMES] + [("provider0", Role.PROVIDER)]
+    return [
+        CommitteeChanged(epoch=1, members=tuple(map(who, NAMES)), threshold=3),
+        ParameterChanged(key="confirmations", value=0),
+        ParameterChanged(key="update_s", value=1),
+        *(Staked(account=who(name), role=int(role), amount=STAKE, bonded=STAKE) for name, role in staked),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Committee]:
+    """A committee for the length of a test."""
+    committee = Committee(MemoryChain(blocks=[first_block()]))
+    journals = []
+    for index, name in enumerate(NAMES):
+        journal = Journal.at(folder / name)
+        journals.append(journal)
+        node = Aggregator(
+            members=Members(domain=DOMAIN, addresses=tuple(map(who, NAMES))),
+            key=key(name),
+            treasury=TREASURY,
+            journal=journal,
+            origins=OriginSource(committee.chain),  # type: ignore[arg-type]
+            confirmations=0,
+            send=lambda to, message, sender=index: committee.send(sender, to, message),
+            limits=LIMITS,
+        )
+        node.recover()
+        committee.nodes.append(node)
+        committee.inboxes.append(asyncio.Queue())
+    for index, node in enumerate(committee.nodes):
+        committee.tasks.append(asyncio.create_task(node.run()))
+        committee.tasks.append(asyncio.create_task(committee.deliver(index)))
+    try:
+        await committee.until(lambda: all(node.state.nodes for node in committee.nodes))
+        yield committee
+    finally:
+        for task in committee.tasks:
+            task.cancel()
+        await asyncio.gather(*committee.tasks, return_exceptions=True)
+        for journal in journals:
+            journal.close()
