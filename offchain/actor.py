@@ -102,7 +102,7 @@ class Actor:
     def trust_committee(self) -> bool:
         """Demand certificates of the chain's committee; whether the chain could be asked who that is."""
         try:
-            self.network.trust(self.chain().members())
+            self.network.trust(self.chain().speaking_committees)
         except ChainError as reason:
             log.warning("%s; accepted transactions are believed without proof until it answers", reason)
             return False

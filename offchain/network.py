@@ -7,6 +7,8 @@ can be demanded from several aggregators at once (`agreed`), so that no single o
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import threading
@@ -22,13 +24,15 @@ from offchain.committee import Committee
 from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
-from protocol.errors import ProtocolError
+from protocol.errors import ChainError, ProtocolError
 from protocol.transactions import SignedTransaction, Transaction, sign_transaction, transaction_to_json
 from protocol.typed_data import Domain
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Committees = tuple[tuple[bytes, ...], ...]
+"""Whoever may sign for the ledger, the latest committee first; see `ChainClient.speaking_committees`."""
 
 TIMEOUT_S: Final = 10.0
 ORDER_WAIT_S: Final = 20.0
@@ -94,7 +98,8 @@ class Network:
         self._client = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0), follow_redirects=False)
         self._first = 0
         self._nonce = 0
-        self._members: tuple[bytes, ...] = ()
+        self._committees: Committees = ()
+        self._renewed: Callable[[], Committees] = lambda: self._committees
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -174,7 +179,7 @@ class Network:
             InvalidCertificate: somebody answers, but nobody can prove it; or `trust` has not said by whom.
             NotFound: nobody knows it. NetworkError: nobody answers.
         """
-        if not self._members:
+        if not self._committees:
             raise InvalidCertificate(
                 "nobody's proof counts before the committee is known: call trust() first"
             )
@@ -182,7 +187,8 @@ class Network:
         unproved: ProtocolError | None = None
         for url in self.file.aggregators:
             try:
-                return check(self._ask("GET", url + path), self.file.domain, self._members)
+                answer = self._ask("GET", url + path)
+                return self._by_any_committee(functools.partial(check, answer, self.file.domain))
             except (httpx.HTTPError, httpx.InvalidURL) as reason:
                 failures.append(f"{url}: {reason or type(reason).__name__}")
             except InvalidCertificate as reason:
@@ -220,14 +226,34 @@ class Network:
             raise httpx.ReadError(f"{url} answers {response.status_code} {text}")
         raise LedgerRefused(code, text)
 
-    def trust(self, members: Sequence[bytes]) -> None:
-        """Demand proof from now on: every accepted transaction must carry a certificate of these members."""
-        self._members = tuple(members)
+    def trust(self, committees: Callable[[], Committees]) -> None:
+        """Demand proof from now on: every accepted transaction must carry a certificate of one of these.
+
+        ``committees`` is asked now, and again when a proof convinces none of those known: the chain may have
+        appointed another.
+
+        Raises:
+            ChainError: as ``committees`` does; nothing is demanded then that was not before.
+        """
+        self._committees = committees()
+        self._renewed = committees
 
     def _require_proof(self, answer: Any, transaction: bytes) -> None:
-        if self._members:
+        if self._committees:
             certificate = certificate_from_json(answer.get("certificate"))
-            certificate.verify(self.file.domain, self._members, transaction)
+            self._by_any_committee(lambda members: certificate.verify(self.file.domain, members, transaction))
+
+    def _by_any_committee(self, check: Callable[[tuple[bytes, ...]], T]) -> T:
+        """What ``check`` says by the first committee that convinces it."""
+        known = self._committees
+        try:
+            return _first_convincing(check, known)
+        except InvalidCertificate:
+            with contextlib.suppress(ChainError):
+                self._committees = self._renewed()
+            if self._committees == known:
+                raise
+        return _first_convincing(check, self._committees)
 
     # Telling ---------------------------------------------------------------------------------------
 
@@ -283,3 +309,14 @@ class Network:
                 continue
             return answer
         raise NetworkError(f"the transaction was not ordered in time ({failure}); it may still be")
+
+
+def _first_convincing(check: Callable[[tuple[bytes, ...]], T], committees: Committees) -> T:
+    latest, *earlier = committees
+    try:
+        return check(latest)
+    except InvalidCertificate:
+        for members in earlier:
+            with contextlib.suppress(InvalidCertificate):
+                return check(members)
+        raise

@@ -1,6 +1,6 @@
 """Questions to the ledger whose answers nobody has to be believed for: every one comes with its proof.
 
-    network.trust(chain.members())
+    network.trust(chain.speaking_committees)
     stake = proved_node(network, account).row.stake(Role.PROVIDER)
 
 An aggregator that cannot prove its answer is passed over. An answer says of which sequence number it is: the

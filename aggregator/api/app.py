@@ -97,6 +97,8 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms) -> None:
                 "treasury": views.hexed(state.treasury),
             },
             "member": node.index,
+            "committeeEpoch": node.members.epoch,
+            "handover": state.handover,
             "members": [views.hexed(address) for address in node.members.addresses],
             "view": replica.view,
             "active": replica.active,

@@ -231,7 +231,7 @@ def claim(
 def cancel(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
     """Take back an order that nobody has claimed yet."""
     client, _ = client_of(config)
-    client.network.trust(client.chain().members())
+    client.network.trust(client.chain().speaking_committees)
     answer = client.network.submit(Cancel, oid=parse_id(oid, 32, "an OID"))
     if as_json:
         print_json(answer)

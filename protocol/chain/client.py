@@ -147,6 +147,12 @@ class ChainClient:
             members = self.committee.functions.membersOf(epoch).call()
         return tuple(bytes.fromhex(member[2:]) for member in members)
 
+    def speaking_committees(self) -> tuple[tuple[bytes, ...], ...]:
+        """Whoever may sign for the ledger now: the committee in force, and the one before it, which goes on
+        ordering until the hand-over."""
+        epoch = self.committee_epoch()
+        return tuple(self.members_of(number) for number in (epoch, epoch - 1) if number > 0)
+
     def endpoint_of(self, account: bytes) -> tuple[str, bytes]:
         """A node's registered endpoint and link key; both empty if it has none, or one that is not UTF-8."""
         with chain_errors("cannot read the node registry"):

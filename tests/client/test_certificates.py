@@ -65,7 +65,7 @@ def nothing(path: str) -> Answer:
 
 def submit(network: Network) -> int:
     with contextlib.closing(network):
-        network.trust(MEMBERS.addresses)
+        network.trust(lambda: (MEMBERS.addresses,))
         return int(network.submit(Cancel, oid=bytes(32))["sequence"])
 
 

@@ -73,7 +73,7 @@ def asking(*lies: Lie) -> Iterator[Network]:
     with contextlib.ExitStack() as stack:
         urls = [stack.enter_context(serving(answering(lie), refuse)) for lie in lies]
         network = stack.enter_context(contextlib.closing(network_of(*urls)))
-        network.trust(MEMBERS.addresses)
+        network.trust(lambda: (MEMBERS.addresses,))
         yield network
 
 
@@ -141,10 +141,10 @@ def test_what_nobody_has_is_not_found_and_without_a_committee_nothing_is_believe
     with asking(honest) as network:
         with pytest.raises(NotFound):
             proved_node(network, bytes(20))
-        network.trust(())
+        network.trust(lambda: ())
         with pytest.raises(InvalidCertificate, match="trust"):
             proved_head(network)
     with contextlib.closing(network_of("http://127.0.0.1:1")) as network:
-        network.trust(MEMBERS.addresses)
+        network.trust(lambda: (MEMBERS.addresses,))
         with pytest.raises(NetworkError):
             proved_head(network)
