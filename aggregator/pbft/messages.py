@@ -235,9 +235,14 @@ def decode_message(data: bytes) -> LinkMessage:
 
 def vote_digest(domain: Domain, vote: Vote) -> bytes:
     """The 32 bytes that a vote's signature is over."""
+    return subject_digest(domain, *vote.subject())
+
+
+@functools.lru_cache(maxsize=1024)
+def subject_digest(domain: Domain, kind: int, view: int, sequence: int, digest: bytes) -> bytes:
+    """`vote_digest` by what is voted on: a committee signs each subject many times, it is hashed once."""
     return typed_data.digest_of(
-        domain,
-        SignedVote(kind=int(vote.kind), view=vote.view, sequence=vote.sequence, digest=vote.digest),
+        domain, SignedVote(kind=int(kind), view=view, sequence=sequence, digest=digest)
     )
 
 
@@ -245,8 +250,8 @@ def cast(
     domain: Domain, key: Key, signer: int, kind: VoteKind, view: int, sequence: int, digest: bytes
 ) -> Vote:
     """A vote signed by ``key``, the key of member ``signer``."""
-    unsigned = Vote(kind, view, sequence, digest, signer, bytes(65))
-    return msgspec.structs.replace(unsigned, signature=key.sign(vote_digest(domain, unsigned)))
+    signature = key.sign(subject_digest(domain, kind, view, sequence, digest))
+    return Vote(kind, view, sequence, digest, signer, signature)
 
 
 def verify_vote(domain: Domain, members: tuple[bytes, ...], vote: Vote) -> None:
