@@ -6,6 +6,7 @@ registered, and the key that was proved says which member a message is from, wha
 
 Bounds: `MAX_QUEUED` messages per peer and direction; when a peer's queue is full, new messages to it are
 dropped and counted (consensus repeats what matters); frames above `MAX_MESSAGE_BYTES` end the connection.
+Sockets are used without futures: a wakeup takes in all that has arrived, at most `MAX_DRAINED` messages.
 Reconnection is ZeroMQ's, from 0.1 s up to 5 s; but ZeroMQ never tries again after a refused handshake, and
 a peer refuses until it has read our registration, so connections to silent peers are made anew.
 """
@@ -15,10 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -32,6 +32,8 @@ from protocol.errors import InvalidEncoding, ProtocolError
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 4096
+MAX_DRAINED = 256
+"""Messages taken in at one wakeup: whoever consumes them gets its turn in between."""
 SILENCE_S = 10.0
 """A peer not heard from for so long gets a new connection."""
 
@@ -69,10 +71,13 @@ class Links:
         self._key = key
         self._listen = listen
         self._context = zmq.asyncio.Context()
+        # The same context without futures: its sockets neither cost one per message nor wake the loop.
+        self._plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(self._context.underlying)
         self._registered = _Registered()
         self._authenticator = AsyncioAuthenticator(self._context)
-        self._router: zmq.asyncio.Socket | None = None
-        self._dealers: dict[int, zmq.asyncio.Socket] = {}
+        self._router: zmq.Socket[bytes] | None = None
+        self._dealers: dict[int, zmq.Socket[bytes]] = {}
+        self._arrived: deque[tuple[int, LinkMessage]] = deque()
         self._peers: dict[int, Peer] = {}
         self._fresh_s: dict[int, float] = {}
         """Per peer, when it was last heard from or connected to."""
@@ -85,7 +90,7 @@ class Links:
         """
         self._authenticator.start()
         self._authenticator.configure_curve_callback("*", credentials_provider=self._registered)
-        router = self._context.socket(zmq.ROUTER)
+        router = self._plain.socket(zmq.ROUTER)
         self._configure(router)
         router.curve_server = True
         try:
@@ -95,7 +100,7 @@ class Links:
             raise LinkError(f"cannot listen on {self._listen}: {reason}; choose another address") from reason
         self._router = router
 
-    def _configure(self, socket: zmq.asyncio.Socket) -> None:
+    def _configure(self, socket: zmq.Socket[bytes]) -> None:
         socket.curve_publickey = z85.encode(self._key.public)
         socket.curve_secretkey = z85.encode(self._key.secret)
         socket.setsockopt(zmq.LINGER, 0)
@@ -118,7 +123,7 @@ class Links:
         for index, peer in peers.items():
             if index in self._peers or index == self.index:
                 continue
-            dealer = self._context.socket(zmq.DEALER)
+            dealer = self._plain.socket(zmq.DEALER)
             self._configure(dealer)
             dealer.curve_serverkey = z85.encode(peer.link_key)
             try:
@@ -145,8 +150,9 @@ class Links:
         dealer = self._dealers.get(to)
         if dealer is None:
             return
-        future: Any = dealer.send(data, zmq.DONTWAIT)
-        if future.done() and future.exception() is not None:
+        try:
+            dealer.send(data, zmq.DONTWAIT)
+        except zmq.Again:
             self.counters["dropped_full_queue"] += 1
         else:
             self.counters["sent"] += 1
@@ -154,21 +160,47 @@ class Links:
     async def receive(self) -> tuple[int, LinkMessage]:
         """The next well-formed message and the member that its link proves it is from."""
         assert self._router is not None, "start() first"
-        while True:
-            frames = await self._router.recv_multipart(copy=False)
-            sender = self._sender(frames[-1])
-            if sender is None or len(frames) != 2:
-                self.counters["refused_unknown"] += 1
-                continue
+        while not self._arrived:
+            # Others get their turn before each drain, or a flood would keep the loop to itself.
+            await asyncio.sleep(0)
+            if not self._drain(self._router):
+                await self._readable(self._router)
+        return self._arrived.popleft()
+
+    async def _readable(self, router: zmq.Socket[bytes]) -> None:
+        """Wait until something arrives; ZeroMQ signals only once what was there has been drained."""
+        loop = asyncio.get_running_loop()
+        signalled = asyncio.Event()
+        loop.add_reader(router.fileno(), signalled.set)
+        try:
+            await signalled.wait()
+        finally:
+            loop.remove_reader(router.fileno())
+
+    def _drain(self, router: zmq.Socket[bytes]) -> bool:
+        """Take in what has arrived, up to the bound; whether there was anything."""
+        for taken in range(MAX_DRAINED):
             try:
-                message = decode_message(bytes(frames[1].buffer))
-            except InvalidEncoding as reason:
-                self.counters[f"malformed_from_{sender}"] += 1
-                log.warning("member %d sent bytes that are no message: %s", sender, reason)
-                continue
-            self.counters["received"] += 1
-            self._fresh_s[sender] = time.monotonic()
-            return sender, message
+                frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return taken > 0
+            self._take(frames)
+        return True
+
+    def _take(self, frames: Sequence[zmq.Frame]) -> None:
+        sender = self._sender(frames[-1])
+        if sender is None or len(frames) != 2:
+            self.counters["refused_unknown"] += 1
+            return
+        try:
+            message = decode_message(frames[1].bytes)
+        except InvalidEncoding as reason:
+            self.counters[f"malformed_from_{sender}"] += 1
+            log.warning("member %d sent bytes that are no message: %s", sender, reason)
+            return
+        self.counters["received"] += 1
+        self._fresh_s[sender] = time.monotonic()
+        self._arrived.append((sender, message))
 
     def _sender(self, frame: zmq.Frame) -> int | None:
         try:
