@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_QUEUED = 4096
 MAX_DRAINED = 256
-"""Messages taken in at one wakeup: whoever consumes them gets its turn in between."""
+"""Messages taken in before everyone else in the loop gets a turn, or a flood would keep it to itself."""
+MAX_SOCKETS = 16_384
 SILENCE_S = 10.0
 """A peer not heard from for so long gets a new connection."""
 
@@ -62,22 +63,53 @@ class _Registered:
         return key in self.members
 
 
+class LinkHost:
+    """What the links of one process share: ZeroMQ's input and output thread, and who answers ZAP.
+
+    A process with several members (a benchmark) gives all of them one; else every `Links` has its own.
+    """
+
+    def __init__(self) -> None:
+        self._context = zmq.asyncio.Context()
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        # The same context without futures: its sockets neither cost one per message nor wake the loop.
+        self.plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(self._context.underlying)
+        self._authenticator = AsyncioAuthenticator(self._context)
+        self._started = False
+
+    def admit(self, domain: str, registered: _Registered) -> None:
+        """Let sockets of this ZAP domain be reached by whoever is registered, and by nobody else."""
+        if not self._started:
+            self._authenticator.start()
+            self._started = True
+        self._authenticator.configure_curve_callback(domain, credentials_provider=registered)
+
+    async def close(self) -> None:
+        """Close once all links have been closed."""
+        if self._started:
+            self._authenticator.stop()
+        await asyncio.sleep(0)
+        self._context.term()
+
+
 class Links:
     """All links of member ``index``; call `start`, then `send`, `broadcast` and `receive`."""
 
-    def __init__(self, index: int, key: LinkKey, listen: str) -> None:
+    def __init__(self, index: int, key: LinkKey, listen: str, host: LinkHost | None = None) -> None:
         self.index = index
         self.counters: Counter[str] = Counter()
         self._key = key
         self._listen = listen
-        self._context = zmq.asyncio.Context()
-        # The same context without futures: its sockets neither cost one per message nor wake the loop.
-        self._plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(self._context.underlying)
+        self._host = host or LinkHost()
+        self._owns_host = host is None
         self._registered = _Registered()
-        self._authenticator = AsyncioAuthenticator(self._context)
         self._router: zmq.Socket[bytes] | None = None
         self._dealers: dict[int, zmq.Socket[bytes]] = {}
         self._arrived: deque[tuple[int, LinkMessage]] = deque()
+        self._taken = 0
+        """Messages taken in since others had their turn."""
+        self._signalled = asyncio.Event()
+        self._watched = self._waited_for = False
         self._peers: dict[int, Peer] = {}
         self._fresh_s: dict[int, float] = {}
         """Per peer, when it was last heard from or connected to."""
@@ -88,10 +120,11 @@ class Links:
         Raises:
             LinkError: the address is taken or malformed.
         """
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback("*", credentials_provider=self._registered)
-        router = self._plain.socket(zmq.ROUTER)
+        domain = f"member-{self.index}"
+        self._host.admit(domain, self._registered)
+        router = self._host.plain.socket(zmq.ROUTER)
         self._configure(router)
+        router.setsockopt_string(zmq.ZAP_DOMAIN, domain)
         router.curve_server = True
         try:
             router.bind(self._listen)
@@ -123,7 +156,7 @@ class Links:
         for index, peer in peers.items():
             if index in self._peers or index == self.index:
                 continue
-            dealer = self._plain.socket(zmq.DEALER)
+            dealer = self._host.plain.socket(zmq.DEALER)
             self._configure(dealer)
             dealer.curve_serverkey = z85.encode(peer.link_key)
             try:
@@ -161,31 +194,50 @@ class Links:
         """The next well-formed message and the member that its link proves it is from."""
         assert self._router is not None, "start() first"
         while not self._arrived:
-            # Others get their turn before each drain, or a flood would keep the loop to itself.
-            await asyncio.sleep(0)
+            if self._taken >= MAX_DRAINED:
+                self._taken = 0
+                await asyncio.sleep(0)
             if not self._drain(self._router):
+                self._taken = 0
                 await self._readable(self._router)
         return self._arrived.popleft()
 
     async def _readable(self, router: zmq.Socket[bytes]) -> None:
         """Wait until something arrives; ZeroMQ signals only once what was there has been drained."""
-        loop = asyncio.get_running_loop()
-        signalled = asyncio.Event()
-        loop.add_reader(router.fileno(), signalled.set)
+        self._signalled.clear()
+        if not self._watched:
+            asyncio.get_running_loop().add_reader(router.fileno(), self._on_readable)
+            self._watched = True
+        self._waited_for = True
         try:
-            await signalled.wait()
+            await self._signalled.wait()
         finally:
-            loop.remove_reader(router.fileno())
+            self._waited_for = False
+
+    def _on_readable(self) -> None:
+        self._signalled.set()
+        if not self._waited_for:
+            # The file stays readable until somebody drains it: do not be called for it meanwhile.
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self._watched and self._router is not None:
+            asyncio.get_running_loop().remove_reader(self._router.fileno())
+            self._watched = False
 
     def _drain(self, router: zmq.Socket[bytes]) -> bool:
         """Take in what has arrived, up to the bound; whether there was anything."""
-        for taken in range(MAX_DRAINED):
+        before = self._taken
+        while self._taken < MAX_DRAINED:
             try:
-                frames = router.recv_multipart(zmq.DONTWAIT, copy=False)
+                frames = [router.recv(zmq.DONTWAIT, copy=False)]
+                while frames[-1].more:
+                    frames.append(router.recv(zmq.DONTWAIT, copy=False))
             except zmq.Again:
-                return taken > 0
+                break
+            self._taken += 1
             self._take(frames)
-        return True
+        return self._taken > before
 
     def _take(self, frames: Sequence[zmq.Frame]) -> None:
         sender = self._sender(frames[-1])
@@ -211,10 +263,10 @@ class Links:
 
     async def close(self) -> None:
         """Close all sockets at once; what is queued is lost, as in a crash."""
-        self._authenticator.stop()
+        self._unwatch()
         for dealer in self._dealers.values():
             dealer.close()
         if self._router is not None:
             self._router.close()
-        await asyncio.sleep(0)
-        self._context.term()
+        if self._owns_host:
+            await self._host.close()
