@@ -61,7 +61,10 @@ class Limits:
     """First timeout; it doubles with every view that brings no progress."""
     max_view_timeout_ms: int = 120_000
     retransmit_ms: int = 500
-    """After this long without progress, own votes and the own position are said again."""
+    """After this long without progress, own votes and the own position are said again; see ``repeat_ms``."""
+    repeat_ms: int = 20
+    """Large committees wait this much per member: saying again costs each of them at most 50 messages a
+    second, however many they are, and a round of many votes is not mistaken for lost ones."""
     view_lead: int = 1_000
     """View changes further ahead than this are ignored: nobody honest is there."""
 
@@ -123,6 +126,11 @@ class Agreement:
         return max(0, self._proposed - self.executed)
 
     @property
+    def retransmit_ms(self) -> int:
+        """How long this member waits before it repeats itself."""
+        return max(self.limits.retransmit_ms, self.limits.repeat_ms * self.members.count)
+
+    @property
     def can_propose(self) -> bool:
         """Whether a `Propose` event is allowed now."""
         following = max(self._proposed, self.executed) + 1
@@ -138,7 +146,10 @@ class Agreement:
         return cast(self.members.domain, self._key, self.index, kind, view, sequence, digest)
 
     def _slot(self, sequence: int) -> Slot:
-        return self._slots.setdefault(sequence, Slot())
+        slot = self._slots.get(sequence)
+        if slot is None:
+            slot = self._slots[sequence] = Slot()
+        return slot
 
     def _in_window(self, sequence: int) -> bool:
         return self.low < sequence <= self.low + self.limits.window
@@ -236,12 +247,16 @@ class Agreement:
             raise InvalidProof("a primary's proposal is its only vote")
         self.members.verify(vote)
         votes[vote.signer] = vote
-        self._check_prepared(vote.sequence)
-        self._check_committed(vote.sequence)
+        if vote.kind is VoteKind.PREPARE:
+            self._check_prepared(vote.sequence)
+        else:
+            self._check_committed(vote.sequence)
 
     def _check_prepared(self, sequence: int) -> None:
         slot = self._slot(sequence)
         if slot.proposal is None or not slot.accepted or slot.own_commit is not None:
+            return
+        if len(slot.prepares) < self.members.quorum - 1:
             return
         digest = slot.proposal.vote.digest
         prepares = slot.matching(VoteKind.PREPARE, digest)
@@ -257,6 +272,8 @@ class Agreement:
     def _check_committed(self, sequence: int) -> None:
         slot = self._slot(sequence)
         if slot.proposal is None or slot.committed is not None:
+            return
+        if len(slot.commits) < self.members.quorum:
             return
         commits = slot.matching(VoteKind.COMMIT, slot.proposal.vote.digest)
         if len(commits) >= self.members.quorum:
