@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,6 +52,7 @@ from aggregator.pbft.events import (
 )
 from aggregator.pbft.messages import (
     MAX_BATCH_TRANSACTIONS,
+    MAX_FORWARDED,
     Batch,
     Committed,
     CommittedBatches,
@@ -104,6 +105,8 @@ class Held:
     proposal: Proposal
 
 
+Submitted = tuple[bytes, TransactionResult | None] | ProtocolError | PoolFull
+"""What became of one of many transactions: as `Aggregator.submit` returns it, or what it would raise."""
 Outbox = Callable[[int | None, LinkMessage], None]
 """Sends a message to one member, or to all others when the member is none."""
 Listener = Callable[[State, tuple[LedgerEvent, ...]], None]
@@ -192,14 +195,17 @@ class Aggregator:
         if at_ms - self._forwarded_ms < FORWARD_AGAIN_MS:
             return
         self._forwarded_ms = at_ms
+        again = []
         for item in self.mempool.oldest(at_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
             outlook = check(self.state, item.data)
             if outlook.code == ACCEPTED:
-                self._send(None, Forward(item.data))
+                again.append(item.data)
             else:
                 # Its time has passed while it waited: nobody will order it, so nobody should wait for it.
                 self.mempool.forget([item.tx_id], {})
                 self._record(OrderedResult(sequence=self.state.sequence, result=outlook))
+        if again:
+            self._send(None, Forward(tuple(again)))
 
     def _waiting_since_ms(self) -> int | None:
         """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
@@ -398,6 +404,25 @@ class Aggregator:
 
     # Transactions ----------------------------------------------------------------------------------
 
+    def submit_all(self, items: Sequence[bytes]) -> list[Submitted]:
+        """Take transactions from the public into the pool, and tell the other members in as few messages.
+
+        The answers stand in the order of ``items``; see `submit` for what each is.
+        """
+        answers: list[Submitted] = []
+        taken: list[bytes] = []
+        for data in items:
+            try:
+                pooled = len(self.mempool)
+                answers.append(self.submit(data, forward=False))
+                if len(self.mempool) > pooled:
+                    taken.append(data)
+            except (ProtocolError, PoolFull) as reason:
+                answers.append(reason)
+        for start in range(0, len(taken), MAX_FORWARDED):
+            self._send(None, Forward(tuple(taken[start : start + MAX_FORWARDED])))
+        return answers
+
     def submit(self, data: bytes, *, forward: bool) -> tuple[bytes, TransactionResult | None]:
         """Take a transaction from the public or from a peer into the pool.
 
@@ -418,7 +443,7 @@ class Aggregator:
             self.results.pop(tx_id, None)  # an earlier refusal no longer says anything
             self.mempool.add(Waiting(tx_id=tx_id, data=data, signed=signed, arrived_ms=now_ms()))
             if forward:
-                self._send(None, Forward(data))
+                self._send(None, Forward((data,)))
         return tx_id, None
 
     def certificate(self, tx_id: bytes) -> TransactionCertificate | None:
@@ -471,15 +496,20 @@ class Aggregator:
     async def on_link_message(self, sender: int, message: LinkMessage) -> None:
         """Take in what arrived from another member, save report signatures (see `aggregator.service`)."""
         match message:
-            case Forward(transaction=data):
-                try:
-                    self.submit(data, forward=False)
-                except PoolFull:
-                    self.counters.events["pool_full"] += 1
-                except ProtocolError as reason:
-                    self.counters.misbehaviour[sender] += 1
-                    log.warning("member %d forwarded a bad transaction: %s", sender, reason)
+            case Forward(transactions=items):
+                self._take_forwarded(sender, items)
             case ReportSignature():
                 raise AssertionError("report signatures go to the update room")
             case _:
                 await self.post(Received(sender=sender, message=message, now_ms=now_ms()))
+
+    def _take_forwarded(self, sender: int, items: Sequence[bytes]) -> None:
+        for data in items:
+            try:
+                self.submit(data, forward=False)
+            except PoolFull:
+                self.counters.events["pool_full"] += 1
+            except ProtocolError as reason:
+                self.counters.misbehaviour[sender] += 1
+                log.warning("member %d forwarded a bad transaction: %s", sender, reason)
+                return  # no honest member forwards one: do not pay for the rest

@@ -81,7 +81,7 @@ async def _measured_link_costs() -> LinkCosts:
 
     await cost_s(Fetch(0), 1)
     small_s = min([await cost_s(Fetch(1), SMALL_MESSAGES) for _ in range(3)])
-    large_s = min([await cost_s(Forward(bytes(LARGE_BYTES)), LARGE_MESSAGES) for _ in range(3)])
+    large_s = min([await cost_s(Forward((bytes(LARGE_BYTES),)), LARGE_MESSAGES) for _ in range(3)])
     for end in ends:
         await end.close()
     return LinkCosts(small_s / 2, (large_s - small_s) / LARGE_BYTES / 2)

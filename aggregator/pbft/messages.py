@@ -28,6 +28,7 @@ from protocol.typed_data import Bytes32, Domain, Signature
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 MAX_BATCH_TRANSACTIONS: Final = 2048
 MAX_BATCH_EVENTS: Final = 4096
+MAX_FORWARDED: Final = 512
 MAX_MEMBERS: Final = 256
 MAX_SLOTS: Final = 1024
 
@@ -194,9 +195,9 @@ class CommittedBatches(Message, frozen=True, tag="committed_batches"):
 
 
 class Forward(Message, frozen=True, tag="forward"):
-    """A ledger transaction that a member passes on to the others."""
+    """Ledger transactions that a member passes on to the others."""
 
-    transaction: bytes
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_FORWARDED)]
 
 
 class ReportSignature(Message, frozen=True, tag="report_signature"):

@@ -307,7 +307,7 @@ class World:
         self.checkers.submitted.add(data)
         machine = self.choose.choice([machine for machine in self.honest if machine.up] or self.honest)
         if machine.up and self._pool(machine, data):
-            self._act(machine, Broadcast(message=Forward(data)))  # type: ignore[arg-type]
+            self._act(machine, Broadcast(message=Forward((data,))))  # type: ignore[arg-type]
 
     def _pool(self, machine: Machine, data: bytes) -> bool:
         """Take a transaction into a member's pool, as its node would; whether it was new."""
@@ -323,7 +323,7 @@ class World:
         machine.forwarded_ms = now_ms
         for data in [data for data, at_ms in machine.pool.items() if now_ms - at_ms > FORWARD_AGAIN_MS][:64]:
             if check(machine.state, data).code == ACCEPTED:
-                self._act(machine, Broadcast(message=Forward(data)))  # type: ignore[arg-type]
+                self._act(machine, Broadcast(message=Forward((data,))))  # type: ignore[arg-type]
             else:
                 del machine.pool[data]
 
