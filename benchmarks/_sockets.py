@@ -119,10 +119,11 @@ class SocketMember:
             self.links.send(to, message)
 
     def _send(self, to: int | None, message: ReplicaMessage) -> None:
-        loop, size = asyncio.get_running_loop(), len(encode_message(message))
+        loop, data = asyncio.get_running_loop(), encode_message(message)
         for peer in (to,) if to is not None else range(self.count):
             if peer != self.index:
-                loop.call_at(self._wire.arrival_s(peer, size, loop.time()), self.links.send, peer, message)
+                arrival_s = self._wire.arrival_s(peer, len(data), loop.time())
+                loop.call_at(arrival_s, self.links.send_encoded, peer, data)
 
     def _reply(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()

@@ -171,15 +171,16 @@ class Links:
 
     def send(self, to: int, message: LinkMessage) -> None:
         """Queue a message for one member; never blocks."""
-        self._send(to, encode_message(message))
+        self.send_encoded(to, encode_message(message))
 
     def broadcast(self, message: LinkMessage) -> None:
         """Queue a message for all other members; encoded once."""
         data = encode_message(message)
         for index in self._dealers:
-            self._send(index, data)
+            self.send_encoded(index, data)
 
-    def _send(self, to: int, data: bytes) -> None:
+    def send_encoded(self, to: int, data: bytes) -> None:
+        """Queue a message's bytes for one member; never blocks."""
         dealer = self._dealers.get(to)
         if dealer is None:
             return
