@@ -69,6 +69,7 @@ from protocol.certificate import CommitSignature, TransactionCertificate, place_
 from protocol.crypto import Key
 from protocol.errors import ChainError, ProtocolError
 from protocol.merkle import proof
+from protocol.transactions import SignedTransaction
 
 log = logging.getLogger(__name__)
 
@@ -414,7 +415,7 @@ class Aggregator:
         for data in items:
             try:
                 pooled = len(self.mempool)
-                answers.append(self.submit(data, forward=False))
+                answers.append(self._take_in(data, self._outlook))
                 if len(self.mempool) > pooled:
                     taken.append(data)
             except (ProtocolError, PoolFull) as reason:
@@ -424,7 +425,7 @@ class Aggregator:
         return answers
 
     def submit(self, data: bytes, *, forward: bool) -> tuple[bytes, TransactionResult | None]:
-        """Take a transaction from the public or from a peer into the pool.
+        """Take a transaction from the public into the pool; ``forward`` tells the other members.
 
         Returns its id and, if the ledger would refuse it as things stand, that refusal (it is not pooled).
 
@@ -432,18 +433,41 @@ class Aggregator:
             ProtocolError: malformed or badly signed.
             PoolFull: no room.
         """
+        pooled = len(self.mempool)
+        tx_id, refusal = self._take_in(data, self._outlook)
+        if forward and len(self.mempool) > pooled:
+            self._send(None, Forward((data,)))
+        return tx_id, refusal
+
+    def _outlook(self, signed: SignedTransaction, data: bytes) -> TransactionResult | None:
+        """What the ledger would refuse a transaction with if it came next."""
+        outlook = check(self.state, data)
+        return outlook if outlook.code != ACCEPTED else None
+
+    def _used_up(self, signed: SignedTransaction, data: bytes) -> TransactionResult | None:
+        """For what a member forwards, who has asked the ledger: only whether it came too late.
+
+        Whoever forwards what the ledger refuses gains nothing: it is refused when ordered, its senders have
+        bounded room in the pool, and what waits too long is asked about again (`_forward_again`).
+        """
+        body = signed.body
+        if body.nonce > self.state.nonces.get(body.sender, -1):
+            return None
+        return check(self.state, data)
+
+    def _take_in(
+        self, data: bytes, refusal_of: Callable[[SignedTransaction, bytes], TransactionResult | None]
+    ) -> tuple[bytes, TransactionResult | None]:
         signed, tx_id = authenticated(self.members.domain, data)
         known = self.results.get(tx_id)
         if known is not None and known.result.code == ACCEPTED:
             return tx_id, known.result
         if tx_id not in self.mempool:
-            outlook = check(self.state, data)
-            if outlook.code != ACCEPTED:
-                return tx_id, outlook
+            refusal = refusal_of(signed, data)
+            if refusal is not None:
+                return tx_id, refusal
             self.results.pop(tx_id, None)  # an earlier refusal no longer says anything
             self.mempool.add(Waiting(tx_id=tx_id, data=data, signed=signed, arrived_ms=now_ms()))
-            if forward:
-                self._send(None, Forward((data,)))
         return tx_id, None
 
     def certificate(self, tx_id: bytes) -> TransactionCertificate | None:
@@ -506,7 +530,7 @@ class Aggregator:
     def _take_forwarded(self, sender: int, items: Sequence[bytes]) -> None:
         for data in items:
             try:
-                self.submit(data, forward=False)
+                self._take_in(data, self._used_up)
             except PoolFull:
                 self.counters.events["pool_full"] += 1
             except ProtocolError as reason:
