@@ -57,7 +57,7 @@ class Limits:
     window: int = 256
     """Sequence numbers above the last stable checkpoint for which anything is kept."""
     checkpoint_interval: int = 32
-    view_timeout_ms: int = 4_000
+    view_timeout_ms: int = 1_500
     """First timeout; it doubles with every view that brings no progress."""
     max_view_timeout_ms: int = 120_000
     retransmit_ms: int = 500
