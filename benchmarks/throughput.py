@@ -37,7 +37,7 @@ import httpx
 import msgspec
 
 from benchmarks._claims import PROVIDERS, claims, provider_key
-from benchmarks._local_network import committee_only, put_order, stake_providers
+from benchmarks._local_network import committee_only, put_order, stake_providers, wait_for_order
 from dtn.devnet import Devnet
 from protocol.crypto import keccak256
 from protocol.transactions import Claim, decode_transaction, sign_transaction, transaction_to_json
@@ -178,7 +178,7 @@ def measure(aggregators: int, count: int) -> dict[str, Any]:
         with devnet.lifetime(committee_only(aggregators)):
             stake_providers(devnet, PROVIDERS + 1)
             oid = put_order(devnet)
-            wait_for_order(devnet, oid)
+            wait_for_order(devnet, oid, PROVIDERS)
             load = Load(devnet, oid, count)
             before = cpu_seconds(devnet)
             taken, probes = asyncio.run(load.run())
@@ -197,21 +197,6 @@ def measure(aggregators: int, count: int) -> dict[str, Any]:
         "batches_ordered": executed["executed"],
         "view": executed["view"],
     }
-
-
-def wait_for_order(devnet: Devnet, oid: bytes) -> None:
-    """Until every aggregator's ledger has the order and the last provider's stake."""
-    deadline = time.monotonic() + ORDERED_TIMEOUT_S
-    last = "0x" + provider_key(PROVIDERS).address.hex()
-    for url in devnet.network().aggregators:
-        while True:
-            known = httpx.get(f"{url}/v1/orders/0x{oid.hex()}").status_code == 200
-            staked = known and httpx.get(f"{url}/v1/accounts/{last}").json()["stakes"]
-            if staked:
-                break
-            if time.monotonic() > deadline:
-                raise TimeoutError("the order did not reach the ledger")
-            time.sleep(POLL_S)
 
 
 def config(arguments: argparse.Namespace) -> dict[str, Any]:
