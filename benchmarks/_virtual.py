@@ -33,13 +33,13 @@ from benchmarks._wire import Conditions, Wire
 from dtn.devnet.network import free_ports
 from protocol.crypto import Key, keccak256
 
-SMALL_MESSAGES: Final = 4000
-LARGE_MESSAGES: Final = 20
+SMALL_GROUPS: Final = 500
+LARGE_GROUPS: Final = 3
 LARGE_BYTES: Final = 1_000_000
 CLIENT: Final = 1_000
 REPLY_TIMEOUT_S: Final = 600.0
-MAX_WAKEUP: Final = 64
-"""Small messages sent before the receiver gets its turn, in the measurement of link costs."""
+GROUP: Final = 8
+"""Messages that arrive together, in the measurement of link costs: as votes of one phase do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +65,18 @@ async def _measured_link_costs() -> LinkCosts:
         end.set_peers(peers)
         end.start()
 
-    async def cost_s(message: LinkMessage, count: int) -> float:
-        async def take() -> None:
-            for _ in range(count):
-                await ends[1].receive()
-
-        taking = asyncio.create_task(take())
+    async def cost_s(message: LinkMessage, groups: int) -> float:
         start = time.process_time()
-        for number in range(count):
-            ends[0].send(1, message)
-            if number % MAX_WAKEUP == 0:
-                await asyncio.sleep(0)
-        await taking
-        return (time.process_time() - start) / count
+        for _ in range(groups):
+            for _ in range(GROUP):
+                ends[0].send(1, message)
+            for _ in range(GROUP):
+                await ends[1].receive()
+        return (time.process_time() - start) / (groups * GROUP)
 
     await cost_s(Fetch(0), 1)
-    small_s = min([await cost_s(Fetch(1), SMALL_MESSAGES) for _ in range(3)])
-    large_s = min([await cost_s(Forward((bytes(LARGE_BYTES),)), LARGE_MESSAGES) for _ in range(3)])
+    small_s = min([await cost_s(Fetch(1), SMALL_GROUPS) for _ in range(3)])
+    large_s = min([await cost_s(Forward((bytes(LARGE_BYTES),)), LARGE_GROUPS) for _ in range(3)])
     for end in ends:
         await end.close()
     return LinkCosts(small_s / 2, (large_s - small_s) / LARGE_BYTES / 2)
