@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
-from aggregator.ledger.transition import ACCEPTED, apply_block, authenticated
+from aggregator.ledger.transition import ACCEPTED, apply_block
 from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
@@ -42,7 +43,6 @@ from aggregator.pbft.messages import (
     Committed,
     ReplicaMessage,
     header_of,
-    subject_digest,
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
@@ -53,6 +53,18 @@ from protocol.typed_data import Address, Bytes32, Domain, Typed, Uint64, sign, v
 DOMAIN: Final = Domain(31337, b"\x11" * 20)
 MAX_WAITING_BATCHES: Final = 64
 """Batches of one request that wait for the primary's pipeline."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnDomain(Domain):
+    """A member's own copy of the network's domain, equal to no other.
+
+    The product caches what it hashed and authenticated by domain, once per process; members that share a
+    process must not profit from each other's work.
+    """
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
 class Ask(Typed, frozen=True, kw_only=True):
@@ -130,9 +142,10 @@ def open_reply(data: bytes, members: Members) -> Reply:
 
 
 def committee(count: int) -> tuple[Members, list[Key]]:
-    """Members with fixed keys, in ascending order of address."""
+    """Members with fixed keys, in ascending order of address; as one member sees them: see `OwnDomain`."""
     keys = sorted((Key(keccak256(b"member %d" % n)) for n in range(count)), key=lambda key: key.address)
-    return Members(domain=DOMAIN, addresses=tuple(key.address for key in keys)), keys
+    domain = OwnDomain(DOMAIN.chain_id, DOMAIN.verifying_contract)
+    return Members(domain=domain, addresses=tuple(key.address for key in keys)), keys
 
 
 Outbox = Callable[[int | None, ReplicaMessage], None]
@@ -154,10 +167,11 @@ class Member:
         send: Outbox,
         reply: Callable[[bytes], None],
         clock_ms: Callable[[], int],
+        limits: Limits,
         state: State | None = None,
         journal: Journal | None = None,
     ) -> None:
-        self.replica = Replica(members, index, key, Limits())
+        self.replica = Replica(members, index, key, limits)
         self._members, self._index, self._key = members, index, key
         self._send, self._reply, self._clock_ms = send, reply, clock_ms
         self._state = state
@@ -166,11 +180,10 @@ class Member:
         self.misbehaved: list[str] = []
 
     def take_turn(self) -> None:
-        """Members of one process share the product's caches; none may profit from another's work."""
+        """Headers are cached by batch, whoever's it is: forget them when another member has its turn."""
         if Member.last is not self:
             Member.last = self
-            for cache in (authenticated, header_of, subject_digest):
-                cache.cache_clear()
+            header_of.cache_clear()
 
     def on_request(self, data: bytes) -> None:
         """A client's request, at the primary."""

@@ -28,6 +28,7 @@ from aggregator.journal.journal import Journal
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import LinkHost, Links, Peer
 from aggregator.node import TICK_S, now_ms
+from aggregator.pbft.agreement import Limits
 from aggregator.pbft.messages import (
     MAX_MESSAGE_BYTES,
     Forward,
@@ -36,7 +37,7 @@ from aggregator.pbft.messages import (
     encode_message,
 )
 from benchmarks._claims import ledger_with_order
-from benchmarks._member import DOMAIN, Member, Reply, committee, open_reply
+from benchmarks._member import Member, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
 from dtn.devnet.network import free_ports
 from protocol.crypto import Key, keccak256
@@ -63,6 +64,7 @@ class Plan:
     link_ports: tuple[int, ...]
     client_ports: tuple[int, ...]
     started_ms: int
+    limits: Limits
     folder: str
 
     def of(self, process: int) -> range:
@@ -94,7 +96,7 @@ class SocketMember:
         self.everyone_heard = asyncio.Event()
         state = None
         if plan.ledger:
-            state, _ = ledger_with_order(DOMAIN, members.addresses, plan.started_ms)
+            state, _ = ledger_with_order(members.domain, members.addresses, plan.started_ms)
         self.journal = Journal(Path(plan.folder) / str(index) / "journal") if plan.durable else None
         self.member = Member(
             members,
@@ -103,6 +105,7 @@ class SocketMember:
             send=self._send if plan.conditions.emulated else self._send_at_once,
             reply=self._reply,
             clock_ms=now_ms,
+            limits=plan.limits,
             state=state,
             journal=self.journal,
         )
@@ -272,7 +275,14 @@ class Network:
 
 @contextlib.contextmanager
 def running(
-    nodes: int, processes: int, *, ledger: bool, durable: bool, conditions: Conditions, started_ms: int
+    nodes: int,
+    processes: int,
+    *,
+    ledger: bool,
+    durable: bool,
+    conditions: Conditions,
+    started_ms: int,
+    limits: Limits,
 ) -> Iterator[Network]:
     """A committee whose links all stand, ended with its processes whatever happens.
 
@@ -291,6 +301,7 @@ def running(
             link_ports=tuple(ports[:nodes]),
             client_ports=tuple(ports[nodes:]),
             started_ms=started_ms,
+            limits=limits,
             folder=folder,
         )
         spawn = multiprocessing.get_context("spawn")

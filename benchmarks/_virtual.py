@@ -19,6 +19,7 @@ from typing import Any, Final
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.node import TICK_S
+from aggregator.pbft.agreement import Limits
 from aggregator.pbft.messages import (
     Fetch,
     Forward,
@@ -28,7 +29,7 @@ from aggregator.pbft.messages import (
     encode_message,
 )
 from benchmarks._claims import ledger_with_order
-from benchmarks._member import DOMAIN, Member, Reply, committee, open_reply
+from benchmarks._member import Member, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
 from dtn.devnet.network import free_ports
 from protocol.crypto import Key, keccak256
@@ -100,7 +101,14 @@ class VirtualNetwork:
     """A committee in virtual time and its client; made by `running`."""
 
     def __init__(
-        self, nodes: int, conditions: Conditions, costs: LinkCosts, *, ledger: bool, started_ms: int
+        self,
+        nodes: int,
+        conditions: Conditions,
+        costs: LinkCosts,
+        *,
+        ledger: bool,
+        started_ms: int,
+        limits: Limits,
     ) -> None:
         self.members, keys = committee(nodes)
         self.client_key = Key(keccak256(b"benchmark client"))
@@ -111,18 +119,19 @@ class VirtualNetwork:
         self._wire = Wire(conditions, seed=0)
         self._arrived: list[tuple[float, bytes]] = []
         self._machines = [Machine(Wire(conditions, seed=index + 1)) for index in range(nodes)]
-        state = None
-        if ledger:
-            state, _ = ledger_with_order(DOMAIN, self.members.addresses, started_ms)
+        seen = [committee(nodes)[0] for _ in range(nodes)]
         self._nodes = [
             Member(
-                self.members,
+                seen[index],
                 index,
                 keys[index],
                 send=self._sender(index),
                 reply=self._machines[index].replies.append,
                 clock_ms=lambda: int(self._now_s * 1e3),
-                state=state,
+                limits=limits,
+                state=ledger_with_order(seen[index].domain, seen[index].addresses, started_ms)[0]
+                if ledger
+                else None,
             )
             for index in range(nodes)
         ]
@@ -212,7 +221,14 @@ class VirtualNetwork:
 
 @contextlib.contextmanager
 def running(
-    nodes: int, processes: int, *, ledger: bool, durable: bool, conditions: Conditions, started_ms: int
+    nodes: int,
+    processes: int,
+    *,
+    ledger: bool,
+    durable: bool,
+    conditions: Conditions,
+    started_ms: int,
+    limits: Limits,
 ) -> Iterator[VirtualNetwork]:
     """A committee in virtual time, in this one process.
 
@@ -223,4 +239,4 @@ def running(
         raise ValueError("a run in virtual time has no disk: leave --durable away")
     assert processes == 1
     costs = asyncio.run(_measured_link_costs())
-    yield VirtualNetwork(nodes, conditions, costs, ledger=ledger, started_ms=started_ms)
+    yield VirtualNetwork(nodes, conditions, costs, ledger=ledger, started_ms=started_ms, limits=limits)

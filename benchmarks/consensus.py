@@ -1,7 +1,8 @@
 """Consensus of one request: seconds from a client's signed request to the replies, on real sockets.
 
     python -m benchmarks.consensus [--nodes N …] [--payload BYTES …] [--transactions K] [--repeat R]
-        [--latency-ms L] [--bandwidth-mbps B] [--until all|quorum] [--durable] [--virtual] [--json]
+        [--latency-ms L] [--bandwidth-mbps B] [--until all|quorum] [--durable]
+        [--virtual] [--view-timeout-ms T] [--json]
 
 Real replicas, real links: loopback TCP, CURVE, votes signed and checked by everyone as in the product, every
 reply signed and checked by the client. ``--transactions 0`` (the default) orders one opaque blob of
@@ -30,6 +31,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from aggregator.node import now_ms
+from aggregator.pbft.agreement import Limits
 from benchmarks import _sockets, _virtual
 from benchmarks._claims import claims, ledger_with_order
 from benchmarks._member import DOMAIN, batches_of, committee, make_request, open_request
@@ -38,7 +40,7 @@ from protocol.certificate import places_root
 from protocol.crypto import Key, keccak256, recover
 
 WARM_UPS: Final = 2
-"""Requests before the clock counts: the first ones meet empty caches and small TCP windows."""
+"""Requests on sockets before the clock counts: the first ones meet small TCP windows and cold code."""
 PACKAGES: Final = ("pyzmq", "coincurve", "msgspec", "safe-pysha3")
 SIGNATURES_TIMED: Final = 300
 
@@ -76,7 +78,8 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
     transactions, cores = arguments.transactions, os.cpu_count() or 1
     conditions = Conditions(latency_ms=arguments.latency_ms, bandwidth_mbps=arguments.bandwidth_mbps)
     started_ms = now_ms()
-    every = payloads(members.addresses, size, transactions, WARM_UPS + arguments.repeat, started_ms)
+    warm_ups = 0 if arguments.virtual else WARM_UPS
+    every = payloads(members.addresses, size, transactions, warm_ups + arguments.repeat, started_ms)
     replies = members.quorum if arguments.until == "quorum" else nodes
     processes = 1 if arguments.virtual else nodes if transactions else min(cores, nodes)
     run = _virtual.running if arguments.virtual else _sockets.running
@@ -88,13 +91,14 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
         durable=arguments.durable,
         conditions=conditions,
         started_ms=started_ms,
+        limits=Limits(view_timeout_ms=arguments.view_timeout_ms),
     ) as network:
         for number, payload in enumerate(every):
             data = make_request(network.client_key, number, payload, opaque=not transactions)
             bytes_sent = len(data)
             roots = [places_root(batch) for batch in batches_of(data, open_request(data))]
             seconds, all_agreed = network.request(data, roots, replies)
-            if number >= WARM_UPS:
+            if number >= warm_ups:
                 taken.append(seconds)
                 agreed.append(all_agreed)
     busy = nodes if arguments.virtual else min(cores, nodes)
@@ -127,10 +131,11 @@ def config(arguments: argparse.Namespace) -> dict[str, Any]:
         "carried_by": "virtual time, one machine per member" if arguments.virtual else "loopback TCP, CURVE",
         "until": arguments.until,
         "repeat": arguments.repeat,
-        "warm_ups": WARM_UPS,
+        "warm_ups": 0 if arguments.virtual else WARM_UPS,
         "latency_ms": [0.1 * arguments.latency_ms, arguments.latency_ms],
         "bandwidth_mbps": arguments.bandwidth_mbps,
         "durable": arguments.durable,
+        "view_timeout_ms": arguments.view_timeout_ms,
     }
 
 
@@ -159,6 +164,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--bandwidth-mbps", type=float, default=0.0)
     parser.add_argument("--until", choices=("all", "quorum"), default="all")
+    parser.add_argument("--view-timeout-ms", type=int, default=Limits().view_timeout_ms)
     parser.add_argument("--durable", action="store_true")
     parser.add_argument("--virtual", action="store_true")
     parser.add_argument("--json", action="store_true")
