@@ -32,7 +32,7 @@ class AggregatorConfig(BaseModel):
     """ZeroMQ address for the other aggregators, as ``tcp://127.0.0.1:5701``."""
     api_host: str = "127.0.0.1"
     api_port: int = Field(gt=0, lt=65536)
-    view_timeout_ms: int = Field(default=4000, ge=200)
+    view_timeout_ms: int = Field(default=1500, ge=200)
     settle_patience_s: float = Field(default=5.0, gt=0)
     """How long a member waits for another to submit a settlement before it does so itself."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,6 +60,7 @@ from aggregator.pbft.events import (
 )
 from aggregator.pbft.messages import (
     MAX_BATCH_TRANSACTIONS,
+    MAX_FORWARDED,
     MAX_PART_BYTES,
     Batch,
     Bodies,
@@ -114,6 +115,8 @@ class Held:
     proposal: Proposal
 
 
+Submitted = tuple[bytes, TransactionResult | None] | ProtocolError | PoolFull
+"""What became of one of many transactions: as `Member.submit` returns it, or what it would raise."""
 Outbox = Callable[[int | None, LinkMessage], None]
 """Sends a message to one member, or to all others when the member is none."""
 
@@ -249,9 +252,9 @@ class Member:
                 self._closing is not None and checkpoint.sequence == self._closing.sequence
             ):
                 return self._close(sender, self._closing, checkpoint.proof)
-            case Forward(transaction=data):
-                self._take_forwarded(sender, data)
-                return self._bodies_arrived((data,))
+            case Forward(transactions=items):
+                self._take_forwarded(sender, items)
+                return self._bodies_arrived(items)
             case Bodies(transactions=transactions):
                 return self._bodies_arrived(transactions)
             case FetchBodies(contents=contents):
@@ -267,18 +270,20 @@ class Member:
             case _:
                 return [Received(sender=sender, message=message, now_ms=self.now_ms)]
 
-    def _take_forwarded(self, sender: int, data: bytes) -> None:
+    def _take_forwarded(self, sender: int, items: tuple[bytes, ...]) -> None:
         if self._forwarders.muted(sender, self.now_ms):
-            self.counters.events["forwards_ignored"] += 1
+            self.counters.events["forwards_ignored"] += len(items)
             return
-        try:
-            self.submit(data, self.now_ms, forward=False)
-        except PoolFull:
-            self.counters.events["pool_full"] += 1
-        except ProtocolError as reason:
-            self._forwarders.blame(sender)
-            self.counters.misbehaviour[sender] += 1
-            log.warning("member %d forwarded a bad transaction: %s", sender, reason)
+        for data in items:
+            try:
+                self._take_in(data, self.now_ms, ask=False)
+            except PoolFull:
+                self.counters.events["pool_full"] += 1
+            except ProtocolError as reason:
+                self._forwarders.blame(sender)
+                self.counters.misbehaviour[sender] += 1
+                log.warning("member %d forwarded a bad transaction: %s", sender, reason)
+                return  # no honest member forwards one: do not pay for the rest
 
     def _forward_again(self) -> None:
         """Let all members know what waits here; one that alone waited would ask for views in vain."""
@@ -286,14 +291,17 @@ class Member:
             return
         self._forwarded_ms = self.now_ms
         self._accuse()
+        again = []
         for item in self.mempool.oldest(self.now_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
             outlook = check(self.state, item.data)
             if outlook.code == ACCEPTED:
-                self._send(None, Forward(item.data))
+                again.append(item.data)
             else:
                 # Its time has passed while it waited: nobody will order it, so nobody should wait for it.
                 self.mempool.forget([item.tx_id], {})
                 self._record(OrderedResult(sequence=self.state.sequence, result=outlook))
+        if again:
+            self._send(None, Forward(tuple(again)))
 
     def _accuse(self) -> None:
         """Offer what proves that another member lied; a refusal is tried again later."""
@@ -696,13 +704,45 @@ class Member:
     # Transactions ----------------------------------------------------------------------------------
 
     def submit(self, data: bytes, now_ms: int, *, forward: bool) -> tuple[bytes, TransactionResult | None]:
-        """Take a transaction from the public or from a peer into the pool.
+        """Take a transaction from the public into the pool; ``forward`` tells the other members.
 
         Returns its id and, if the ledger would refuse it as things stand, that refusal (it is not pooled).
 
         Raises:
             ProtocolError: malformed or badly signed.
             PoolFull: no room.
+        """
+        pooled = len(self.mempool)
+        answer = self._take_in(data, now_ms, ask=True)
+        if forward and len(self.mempool) > pooled:
+            self._send(None, Forward((data,)))
+        return answer
+
+    def submit_all(self, items: Sequence[bytes], now_ms: int) -> list[Submitted]:
+        """Take transactions from the public into the pool, and tell the other members in few messages.
+
+        The answers stand in the order of ``items``; see `submit` for what each is.
+        """
+        answers: list[Submitted] = []
+        taken: list[bytes] = []
+        for data in items:
+            try:
+                pooled = len(self.mempool)
+                answers.append(self._take_in(data, now_ms, ask=True))
+                if len(self.mempool) > pooled:
+                    taken.append(data)
+            except (ProtocolError, PoolFull) as reason:
+                answers.append(reason)
+        for start in range(0, len(taken), MAX_FORWARDED):
+            self._send(None, Forward(tuple(taken[start : start + MAX_FORWARDED])))
+        return answers
+
+    def _take_in(self, data: bytes, now_ms: int, *, ask: bool) -> tuple[bytes, TransactionResult | None]:
+        """Into the pool; ``ask`` the ledger first what it would say.
+
+        It is not asked about what members forward, for they have asked theirs. Whoever forwards what the
+        ledger refuses gains nothing: it is refused when ordered, its sender has bounded room in the pool,
+        and what waits too long is asked about again (`_forward_again`).
         """
         body = decode_transaction(data).body
         refusal = knock(self.state, body, now_ms)
@@ -718,15 +758,13 @@ class Member:
         if known is not None and known.result.code == ACCEPTED:
             return tx_id, known.result
         if tx_id not in self.mempool:
-            outlook = check(self.state, data)
-            if outlook.code != ACCEPTED:
+            outlook = check(self.state, data) if ask else None
+            if outlook is not None and outlook.code != ACCEPTED:
                 return tx_id, outlook
             self.results.pop(tx_id, None)  # an earlier refusal no longer says anything
             self.mempool.add(
                 Waiting(tx_id=tx_id, content=keccak256(data), data=data, signed=signed, arrived_ms=now_ms)
             )
-            if forward:
-                self._send(None, Forward(data))
         return tx_id, None
 
     def _turn_away(self, body: Transaction, refusal: Refused) -> tuple[bytes, TransactionResult]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aggregator.inbox import Inbox
 from aggregator.ledger.transition import TransactionResult, authenticated
-from aggregator.member import Member, OrderedResult
+from aggregator.member import Member, OrderedResult, Submitted
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event, Received
 from aggregator.pbft.messages import LinkMessage, header_of
@@ -143,6 +144,10 @@ class Aggregator(Member):
     def offer(self, data: bytes) -> tuple[bytes, TransactionResult | None]:
         """Take a transaction from the public: see `Member.submit`."""
         return self.submit(data, now_ms(), forward=True)
+
+    def offer_all(self, items: Sequence[bytes]) -> list[Submitted]:
+        """Take many transactions from the public: see `Member.submit_all`."""
+        return self.submit_all(items, now_ms())
 
     def certificate(self, tx_id: bytes) -> TransactionCertificate | None:
         """Proof of where a transaction was ordered; none if this member does not know."""

@@ -14,7 +14,7 @@ import secrets
 from typing import Final
 
 import coincurve
-from Crypto.Hash import keccak as _keccak
+from sha3 import keccak_256 as _keccak_256
 
 from protocol.errors import InvalidKey, InvalidSignature
 
@@ -25,7 +25,8 @@ _HALF_ORDER: Final = _CURVE_ORDER // 2
 
 def keccak256(data: bytes) -> bytes:
     """Keccak-256 of ``data``, 32 bytes: the hash of identifiers, commitments and signed things."""
-    return _keccak.new(data=data, digest_bits=256).digest()
+    digest: bytes = _keccak_256(data).digest()
+    return digest
 
 
 def sha256(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -19,19 +20,22 @@ from aggregator.api import views
 from aggregator.ledger.root import MAPS
 from aggregator.ledger.tasks.open_records import OpenTask
 from aggregator.ledger.transition import ACCEPTED
-from aggregator.member import OrderedResult
+from aggregator.member import OrderedResult, Submitted
 from aggregator.mempool import PoolFull
 from aggregator.node import Aggregator, now_ms
+from aggregator.pbft.messages import MAX_FORWARDED
 from protocol.certificate import certificate_to_json
 from protocol.errors import ProtocolError
 from protocol.state_proof import HEAD, state_proof_to_json
 from protocol.transactions import MAX_TRANSACTION_BYTES, transaction_from_json
 
 MAX_BODY_BYTES: Final = 4 * MAX_TRANSACTION_BYTES
+MAX_BATCH_BODY_BYTES: Final = 1024 * 1024
 MAX_LISTED: Final = 500
 MAX_WAIT_S: Final = 60.0
 
 Json = dict[str, Any]
+_BATCH_DECODER: Final = msgspec.msgpack.Decoder(list[bytes])
 
 
 class ApiError(Exception):
@@ -223,6 +227,12 @@ def _transactions(app: FastAPI, node: Aggregator) -> None:
             raise ApiError(409, ordered.result.code, ordered.result.reason)
         return JSONResponse(answer, status_code=200 if ordered else 202)
 
+    @app.post("/v1/transactions/batch", status_code=202)
+    async def submit_batch(request: Request) -> Json:
+        """Send many signed transactions; the answers stand in the same order, each with its own outcome."""
+        items = await _batch(request)
+        return {"transactions": [_submitted(node, item) for item in node.offer_all(items)]}
+
     @app.get("/v1/transactions/{tx_id}")
     async def transaction(tx_id: str) -> Json:
         """What became of a transaction."""
@@ -269,6 +279,36 @@ def _proof(node: Aggregator, section: str, key: bytes) -> Json:
             "what is younger can be proved after the next one",
         )
     return state_proof_to_json(proof)
+
+
+async def _batch(request: Request) -> list[bytes]:
+    declared = request.headers.get("content-length", "")
+    if not (declared.isascii() and declared.isdigit()) or int(declared) > MAX_BATCH_BODY_BYTES:
+        raise ApiError(413, "TooLarge", f"a batch of transactions has at most {MAX_BATCH_BODY_BYTES} bytes")
+    try:
+        items = _BATCH_DECODER.decode(await request.body())
+    except msgspec.DecodeError as reason:
+        raise ApiError(
+            400, "BadRequest", f"the body is not a msgpack array of byte strings: {reason}"
+        ) from reason
+    if len(items) > MAX_FORWARDED:
+        raise ApiError(
+            413, "TooLarge", f"a batch has at most {MAX_FORWARDED} transactions, this one {len(items)}"
+        )
+    return items
+
+
+def _submitted(node: Aggregator, item: Submitted) -> Json:
+    """One answer of a batch; what could not be read has no id."""
+    if isinstance(item, Exception):
+        return {"id": None, "status": "refused", "code": type(item).__name__, "reason": str(item)}
+    tx_id, outlook = item
+    ordered = node.results.get(tx_id)
+    if outlook is None and ordered is None:
+        return {"id": views.hexed(tx_id), "status": "waiting"}
+    result = outlook if outlook is not None else ordered.result  # type: ignore[union-attr]
+    status = "accepted" if result.code == ACCEPTED else "refused"
+    return {"id": views.hexed(tx_id), "status": status, "code": result.code, "reason": result.reason}
 
 
 def _error(status: int, code: str, reason: str) -> JSONResponse:

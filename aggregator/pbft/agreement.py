@@ -62,13 +62,16 @@ class Limits:
     window: int = 256
     """Sequence numbers above the last stable checkpoint for which anything is kept."""
     checkpoint_interval: int = 32
-    view_timeout_ms: int = 4_000
+    view_timeout_ms: int = 1_500
     """First timeout; it doubles with every view that brings no progress."""
     max_view_timeout_ms: int = 120_000
     starvation_timeout_ms: int = 30_000
     """A primary under which something known waits so long is replaced, whatever else it orders."""
     retransmit_ms: int = 500
-    """After this long without progress, own votes and the own position are said again."""
+    """After this long without progress, own votes and the own position are said again; see ``repeat_ms``."""
+    repeat_ms: int = 20
+    """Large committees wait this much per member: saying again costs each of them at most 50 messages a
+    second, however many they are, and a round of many votes is not mistaken for lost ones."""
     snapshot_interval: int = 1024
     """Sequence numbers after which the journal starts anew from a snapshot."""
     snapshot_log_bytes: int = 16 * 1024 * 1024
@@ -149,6 +152,11 @@ class Agreement:
         return max(0, self._proposed - self.executed)
 
     @property
+    def retransmit_ms(self) -> int:
+        """How long this member waits before it repeats itself."""
+        return max(self.limits.retransmit_ms, self.limits.repeat_ms * self.members.count)
+
+    @property
     def can_propose(self) -> bool:
         """Whether a `Propose` event is allowed now."""
         following = max(self._proposed, self.executed) + 1
@@ -160,7 +168,10 @@ class Agreement:
         return cast(self.members.domain, self._key, self.index, kind, view, sequence, digest)
 
     def _slot(self, sequence: int) -> Slot:
-        return self._slots.setdefault(sequence, Slot())
+        slot = self._slots.get(sequence)
+        if slot is None:
+            slot = self._slots[sequence] = Slot()
+        return slot
 
     def _in_window(self, sequence: int) -> bool:
         fenced = self.fence is not None and sequence > self.fence
@@ -267,8 +278,9 @@ class Agreement:
         votes[vote.signer] = vote
         if vote.kind is VoteKind.PREPARE:
             self._show_proposal(slot, vote)
-        self._check_prepared(vote.sequence)
-        self._check_committed(vote.sequence)
+            self._check_prepared(vote.sequence)
+        else:
+            self._check_committed(vote.sequence)
 
     def _show_proposal(self, slot: Slot, prepare: Vote) -> None:
         """Someone prepares another batch than was proposed here: show it the proposal, once per prepare."""
@@ -293,6 +305,8 @@ class Agreement:
         slot = self._slot(sequence)
         if slot.proposal is None or not slot.accepted or slot.own_commit is not None or self.observing:
             return
+        if len(slot.prepares) < self.members.quorum - 1:
+            return
         digest = slot.proposal.digest
         prepares = slot.matching(VoteKind.PREPARE, digest)
         if len(prepares) < self.members.quorum - 1:
@@ -307,6 +321,8 @@ class Agreement:
     def _check_committed(self, sequence: int) -> None:
         slot = self._slot(sequence)
         if slot.proposal is None or slot.batch is None or slot.committed is not None:
+            return
+        if len(slot.commits) < self.members.quorum:
             return
         commits = slot.matching(VoteKind.COMMIT, slot.proposal.digest)
         if len(commits) >= self.members.quorum:

@@ -29,6 +29,7 @@ from protocol.typed_data import Bytes32, Domain, Signature
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 MAX_BATCH_TRANSACTIONS: Final = 2048
 MAX_BATCH_EVENTS: Final = 4096
+MAX_FORWARDED: Final = 512
 MAX_MEMBERS: Final = 256
 MAX_SLOTS: Final = 1024
 MAX_PART_BYTES: Final = 1024 * 1024
@@ -293,9 +294,9 @@ class Bodies(Message, frozen=True, tag="bodies"):
 
 
 class Forward(Message, frozen=True, tag="forward"):
-    """A ledger transaction that a member passes on to the others."""
+    """Ledger transactions that a member passes on to the others."""
 
-    transaction: bytes
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_FORWARDED)]
 
 
 class ReportSignature(Message, frozen=True, tag="report_signature"):
@@ -344,9 +345,14 @@ def decode_message(data: bytes) -> LinkMessage:
 
 def vote_digest(domain: Domain, vote: Vote) -> bytes:
     """The 32 bytes that a vote's signature is over."""
+    return subject_digest(domain, *vote.subject())
+
+
+@functools.lru_cache(maxsize=1024)
+def subject_digest(domain: Domain, kind: int, view: int, sequence: int, digest: bytes) -> bytes:
+    """`vote_digest` by what is voted on: a committee signs each subject many times, it is hashed once."""
     return typed_data.digest_of(
-        domain,
-        SignedVote(kind=int(vote.kind), view=vote.view, sequence=vote.sequence, digest=vote.digest),
+        domain, SignedVote(kind=int(kind), view=view, sequence=sequence, digest=digest)
     )
 
 
@@ -354,8 +360,8 @@ def cast(
     domain: Domain, key: Key, signer: int, kind: VoteKind, view: int, sequence: int, digest: bytes
 ) -> Vote:
     """A vote signed by ``key``, the key of member ``signer``."""
-    unsigned = Vote(kind, view, sequence, digest, signer, bytes(65))
-    return msgspec.structs.replace(unsigned, signature=key.sign(vote_digest(domain, unsigned)))
+    signature = key.sign(subject_digest(domain, kind, view, sequence, digest))
+    return Vote(kind, view, sequence, digest, signer, signature)
 
 
 def verify_vote(domain: Domain, members: tuple[bytes, ...], vote: Vote) -> None:

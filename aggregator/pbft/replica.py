@@ -141,7 +141,7 @@ class Replica(Views):
 
     def _on_tick(self, waiting_since_ms: int | None) -> None:
         now_ms = self._now_ms
-        if now_ms - max(self._said_ms, self._progress_ms) >= self.limits.retransmit_ms:
+        if now_ms - max(self._said_ms, self._progress_ms) >= self.retransmit_ms:
             self._said_ms = now_ms
             self._say_again()
         if not self.active:
@@ -197,7 +197,7 @@ class Replica(Views):
 
     def _on_status(self, sender: int, status: Status) -> None:
         behind = status.executed > self.executed
-        if behind and self._now_ms - max(self._fetched_ms, self._progress_ms) >= self.limits.retransmit_ms:
+        if behind and self._now_ms - max(self._fetched_ms, self._progress_ms) >= self.retransmit_ms:
             self._fetched_ms = self._now_ms
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
         # Whoever missed a new view, or waits for one that has begun, gets the proof of it.

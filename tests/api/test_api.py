@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from aggregator.api.app import MAX_BATCH_BODY_BYTES
 from aggregator.ledger.root import state_root
+from aggregator.pbft.messages import MAX_FORWARDED
 from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain_events import Settled
 from protocol.crypto import commitment, keccak256
@@ -346,6 +349,45 @@ def test_an_order_of_an_unknown_kind_can_be_looked_at(tmp_path: Path) -> None:
         assert detail["phase"] == "sealed" and detail["kind"] == "alchemy"
         await net.get(f"/v1/orders/{hexed(oid)}/model", 409)
         await net.get(f"/v1/orders/{hexed(oid)}/validations", 404)
+
+    run(tmp_path, scenario)
+
+
+def test_many_transactions_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        oid = await net.place()
+
+        def claim(nonce: int, name: str = "provider0") -> bytes:
+            body = Claim(sender=who(name), nonce=nonce, oid=oid, commitment=bytes(32))
+            return sign_transaction(DOMAIN, body, key(name)).encode()
+
+        forged = claim(7)[:-8] + b'AAAAAA"]'
+        items = [claim(5), b"garbage", claim(6), claim(6), forged, claim(9, "stranger")]
+        answer = await net.http.post("/v1/transactions/batch", content=msgspec.msgpack.encode(items))
+        assert answer.status_code == 202, answer.text
+        first, garbage, second, repeated, bad, unstaked = answer.json()["transactions"]
+        assert first["status"] == second["status"] == "waiting" and first["id"] != second["id"]
+        assert repeated["id"] == second["id"], "a repeated one changes nothing"
+        assert garbage == {**garbage, "id": None, "status": "refused", "code": "InvalidEncoding"}
+        assert bad["status"] == "refused" and bad["code"] in ("InvalidEncoding", "InvalidSignature")
+        assert unstaked["status"] == "refused" and unstaked["code"] == "NotStaked" and unstaked["reason"]
+        await net.until(lambda: net.node.state.nonces.get(who("provider0")) == 6)
+        again = await net.http.post("/v1/transactions/batch", content=msgspec.msgpack.encode(items[:1]))
+        assert again.json()["transactions"][0]["status"] == "accepted"
+
+    run(tmp_path, scenario)
+
+
+def test_a_batch_is_bounded_in_count_and_bytes_and_must_be_msgpack(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        many = msgspec.msgpack.encode([b"x"] * (MAX_FORWARDED + 1))
+        large = msgspec.msgpack.encode([bytes(MAX_BATCH_BODY_BYTES)])
+        for content, status in ((many, 413), (large, 413), (b"[]", 400), (b"\xc1", 400), (b"", 400)):
+            answer = await net.http.post("/v1/transactions/batch", content=content)
+            assert answer.status_code == status, answer.text
+            assert_error(answer)
+        empty = await net.http.post("/v1/transactions/batch", content=msgspec.msgpack.encode([]))
+        assert empty.status_code == 202 and empty.json() == {"transactions": []}
 
     run(tmp_path, scenario)
 

@@ -81,9 +81,9 @@ def test_members_hear_each_other_in_order_and_know_who_speaks() -> None:
         assert [await heard(second) for _ in range(100)] == [(0, Fetch(number)) for number in range(100)]
         second.send(0, Fetch(7))
         assert await heard(first) == (1, Fetch(7))
-        third.broadcast(Forward(b"to all"))
-        assert await heard(first) == (2, Forward(b"to all"))
-        assert await heard(second) == (2, Forward(b"to all"))
+        third.broadcast(Forward((b"to all",)))
+        assert await heard(first) == (2, Forward((b"to all",)))
+        assert await heard(second) == (2, Forward((b"to all",)))
         await closed(first, second, third)
 
     run(scenario)
@@ -92,8 +92,8 @@ def test_members_hear_each_other_in_order_and_know_who_speaks() -> None:
 def test_a_large_message_arrives_whole() -> None:
     async def scenario() -> None:
         (first, second), _ = opened(2)
-        first.send(1, Forward(bytes(4 * 1024 * 1024)))
-        assert await heard(second) == (0, Forward(bytes(4 * 1024 * 1024)))
+        first.send(1, Forward((bytes(4 * 1024 * 1024),)))
+        assert await heard(second) == (0, Forward((bytes(4 * 1024 * 1024),)))
         await closed(first, second)
 
     run(scenario)

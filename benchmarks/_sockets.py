@@ -1,0 +1,343 @@
+"""Members on real sockets: processes that each run some of them, and the client that asks them.
+
+Every member has its own key, link key, `Links` (CURVE, ZAP, one ROUTER and a DEALER per peer), replica and,
+if asked for, journal. Those that share a process share its core, and some of them ZeroMQ's thread. Clients
+reach a member at a CURVE socket of its own. An emulated network delays messages before they reach a socket
+(`benchmarks._wire`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import zmq
+import zmq.asyncio
+from zmq.utils import z85
+
+from aggregator.journal.journal import Journal
+from aggregator.links.keys import LinkKey
+from aggregator.links.links import LinkHost, Links, Peer
+from aggregator.node import TICK_S, now_ms
+from aggregator.pbft.agreement import Limits
+from aggregator.pbft.messages import (
+    MAX_MESSAGE_BYTES,
+    Forward,
+    ReplicaMessage,
+    ReportSignature,
+    encode_message,
+)
+from benchmarks._claims import ledger_with_order
+from benchmarks._member import Member, Reply, committee, open_reply
+from benchmarks._wire import Conditions, Wire
+from dtn.devnet.network import free_ports
+from protocol.crypto import Key, keccak256
+
+CONNECT_TIMEOUT_S: Final = 60.0
+REPLY_TIMEOUT_S: Final = 300.0
+MEMBERS_PER_HOST: Final = 5
+"""Members that share ZeroMQ's thread: fewer threads than members, and few enough connections for its timers,
+which it looks through one by one whenever a heartbeat is answered."""
+CLIENT: Final = 1_000
+"""The client's index on the emulated wire: no member's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What every process must know."""
+
+    nodes: int
+    processes: int
+    ledger: bool
+    """Whether members execute ledger transactions; else payloads are opaque."""
+    durable: bool
+    conditions: Conditions
+    link_ports: tuple[int, ...]
+    client_ports: tuple[int, ...]
+    started_ms: int
+    limits: Limits
+    folder: str
+
+    def of(self, process: int) -> range:
+        """The members that a process runs."""
+        return range(process, self.nodes, self.processes)
+
+
+class SocketMember:
+    """A `Member` with its sockets, in an asyncio loop."""
+
+    def __init__(self, plan: Plan, index: int, context: zmq.asyncio.Context, host: LinkHost) -> None:
+        members, keys = committee(plan.nodes)
+        self.key, self.index, self.count = keys[index], index, plan.nodes
+        link_keys = [LinkKey.derive(key) for key in keys]
+        self.links = Links(index, link_keys[index], f"tcp://127.0.0.1:{plan.link_ports[index]}", host)
+        self._peers = {
+            n: Peer(index=n, address=f"tcp://127.0.0.1:{plan.link_ports[n]}", link_key=link_keys[n].public)
+            for n in range(plan.nodes)
+        }
+        self._clients = context.socket(zmq.ROUTER)
+        self._clients.setsockopt(zmq.LINGER, 0)
+        self._clients.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._clients.curve_server = True
+        self._clients.curve_secretkey = z85.encode(link_keys[index].secret)
+        self._clients.bind(f"tcp://127.0.0.1:{plan.client_ports[index]}")
+        self._client = b""
+        self._wire = Wire(plan.conditions, seed=index + 1)
+        self._heard: set[int] = set()
+        self.everyone_heard = asyncio.Event()
+        state = None
+        if plan.ledger:
+            state, _ = ledger_with_order(members.domain, members.addresses, plan.started_ms)
+        self.journal = Journal(Path(plan.folder) / str(index) / "journal") if plan.durable else None
+        self.member = Member(
+            members,
+            index,
+            self.key,
+            send=self._send if plan.conditions.emulated else self._send_at_once,
+            reply=self._reply,
+            clock_ms=now_ms,
+            limits=plan.limits,
+            state=state,
+            journal=self.journal,
+        )
+
+    def connect(self) -> None:
+        """Register and reach for the peers, then listen: whoever is unknown is refused for long."""
+        self.links.set_peers(self._peers)
+        self.links.start()
+
+    def _send_at_once(self, to: int | None, message: ReplicaMessage) -> None:
+        if to is None:
+            self.links.broadcast(message)
+        else:
+            self.links.send(to, message)
+
+    def _send(self, to: int | None, message: ReplicaMessage) -> None:
+        loop, data = asyncio.get_running_loop(), encode_message(message)
+        for peer in (to,) if to is not None else range(self.count):
+            if peer != self.index:
+                arrival_s = self._wire.arrival_s(peer, len(data), loop.time())
+                loop.call_at(arrival_s, self.links.send_encoded, peer, data)
+
+    def _reply(self, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        delay_until = self._wire.arrival_s(CLIENT, len(data), loop.time())
+        frames = [self._client, data]
+        loop.call_at(delay_until, lambda: self._clients.send_multipart(frames, zmq.DONTWAIT))
+
+    async def follow_members(self) -> None:
+        """Take in what the other members say."""
+        while True:
+            sender, message = await self.links.receive()
+            if len(self._heard) < self.count - 1:
+                self._heard.add(sender)
+                if len(self._heard) == self.count - 1:
+                    self.everyone_heard.set()
+            assert not isinstance(message, Forward | ReportSignature), "nobody here says that"
+            self.member.on_message(sender, message)
+
+    async def follow_clients(self) -> None:
+        """Take in greetings, which say where replies go, and requests."""
+        while True:
+            self._client, data = await self._clients.recv_multipart()
+            if data:
+                self.member.on_request(data)
+            else:
+                await self._clients.send_multipart([self._client, b""])
+
+    async def tick(self) -> None:
+        """Let time pass for the replica as the product does."""
+        while True:
+            self.member.on_tick()
+            await asyncio.sleep(TICK_S)
+
+
+async def _serve(plan: Plan, process: int, control: Connection) -> None:
+    context = zmq.asyncio.Context()
+    mine = plan.of(process)
+    hosts = [LinkHost() for _ in range(0, len(mine), MEMBERS_PER_HOST)]
+    members = [
+        SocketMember(plan, index, context, hosts[number // MEMBERS_PER_HOST])
+        for number, index in enumerate(mine)
+    ]
+    for member in members:
+        member.connect()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_reader(control.fileno(), stop.set)
+    jobs = [(member.follow_members(), member.follow_clients(), member.tick()) for member in members]
+    tasks = [asyncio.create_task(job) for group in jobs for job in group]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        if plan.nodes > 1:
+            for member in members:
+                await asyncio.wait_for(member.everyone_heard.wait(), CONNECT_TIMEOUT_S)
+        control.send("ready")
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()
+        control.recv()
+        control.send([fault for member in members for fault in member.member.misbehaved])
+    finally:
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        for member in members:
+            await member.links.close()
+            member._clients.close()
+            if member.journal is not None:
+                member.journal.close()
+        for host in hosts:
+            await host.close()
+        context.term()
+
+
+def _run_process(plan: Plan, process: int, control: Connection) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[process % len(cores)]})
+    asyncio.run(_serve(plan, process, control))
+
+
+class Network:
+    """A running committee on sockets and its one client; made by `running`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.members, keys = committee(plan.nodes)
+        self.client_key = Key(keccak256(b"benchmark client"))
+        self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        link_key = LinkKey.derive(self.client_key)
+        for index, key in enumerate(keys):
+            socket = self._context.socket(zmq.DEALER)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.curve_publickey, socket.curve_secretkey = (
+                z85.encode(link_key.public),
+                z85.encode(link_key.secret),
+            )
+            socket.curve_serverkey = z85.encode(LinkKey.derive(key).public)
+            socket.connect(f"tcp://127.0.0.1:{plan.client_ports[index]}")
+            self._sockets.append(socket)
+            self._poller.register(socket, zmq.POLLIN)
+        self._wire = Wire(plan.conditions, seed=0)
+
+    def greet(self) -> None:
+        """Tell every member where its replies go."""
+        for socket in self._sockets:
+            socket.send(b"")
+        for socket in self._sockets:
+            if not socket.poll(int(CONNECT_TIMEOUT_S * 1000)):
+                raise TimeoutError("a member does not answer its client")
+            assert socket.recv() == b""
+
+    def request(self, data: bytes, batches: Sequence[bytes], replies: int) -> tuple[float, bool]:
+        """Seconds until ``replies`` members answered for each of ``batches``; whether all did in the end.
+
+        Batches are named by the roots of their transactions. Every reply's signature is checked, and all
+        must agree on place and result.
+        """
+        said: dict[bytes, dict[int, Reply]] = {root: {} for root in batches}
+        started = time.perf_counter()
+        arrival_s = self._wire.arrival_s(0, len(data), started)
+        if arrival_s > started:
+            time.sleep(arrival_s - started)
+        self._sockets[0].send(data)
+        taken: float | None = None
+        deadline = started + REPLY_TIMEOUT_S
+        while any(len(by) < self.plan.nodes for by in said.values()):
+            ready = self._poller.poll(max(0, int((deadline - time.perf_counter()) * 1000)))
+            if not ready:
+                raise TimeoutError(f"replies of {[len(by) for by in said.values()]} members only")
+            for socket, _ in ready:
+                reply = open_reply(socket.recv(), self.members)
+                said[reply.transactions][reply.member] = reply
+            if taken is None and all(len(by) >= replies for by in said.values()):
+                taken = time.perf_counter() - started
+        agreed = all(len({(r.sequence, r.result) for r in by.values()}) == 1 for by in said.values())
+        assert taken is not None
+        return taken, agreed
+
+    def close(self) -> None:
+        """Close the client's sockets."""
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
+
+
+@contextlib.contextmanager
+def running(
+    nodes: int,
+    processes: int,
+    *,
+    ledger: bool,
+    durable: bool,
+    conditions: Conditions,
+    started_ms: int,
+    limits: Limits,
+) -> Iterator[Network]:
+    """A committee whose links all stand, ended with its processes whatever happens.
+
+    Raises:
+        RuntimeError: a member noticed misbehaviour, or a process ended by itself.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dtn-consensus-", dir=os.getcwd()))
+        ports = free_ports(2 * nodes)
+        plan = Plan(
+            nodes=nodes,
+            processes=processes,
+            ledger=ledger,
+            durable=durable,
+            conditions=conditions,
+            link_ports=tuple(ports[:nodes]),
+            client_ports=tuple(ports[nodes:]),
+            started_ms=started_ms,
+            limits=limits,
+            folder=folder,
+        )
+        spawn = multiprocessing.get_context("spawn")
+        controls = []
+        for process in range(processes):
+            near, far = spawn.Pipe()
+            worker = spawn.Process(target=_run_process, args=(plan, process, far))
+            worker.start()
+            far.close()
+            stack.callback(_end, worker)
+            controls.append(near)
+        network = Network(plan)
+        stack.callback(network.close)
+        for control in controls:
+            _hear(control)
+        network.greet()
+        yield network
+        for control in controls:
+            control.send("stop")
+        faults = [fault for control in controls for fault in _hear(control)]
+        if faults:
+            raise RuntimeError(f"members complained: {faults[:3]}")
+
+
+def _hear(control: Connection) -> list[str]:
+    if not control.poll(2 * CONNECT_TIMEOUT_S):
+        raise RuntimeError("a process of members does not answer")
+    try:
+        said: list[str] = control.recv()
+    except EOFError as reason:
+        raise RuntimeError("a process of members ended by itself; see its error above") from reason
+    return said
+
+
+def _end(worker: multiprocessing.process.BaseProcess) -> None:
+    worker.join(5)
+    if worker.is_alive():
+        worker.kill()
+        worker.join()
