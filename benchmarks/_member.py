@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from aggregator.assembly import Assembly
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
@@ -40,13 +41,17 @@ from aggregator.pbft.events import (
 from aggregator.pbft.messages import (
     MAX_BATCH_TRANSACTIONS,
     Batch,
+    Bodies,
     Committed,
+    FetchBodies,
     ReplicaMessage,
     header_of,
+    header_of_outline,
+    outline_of,
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
-from aggregator.proposals import block_of, fault_in
+from aggregator.proposals import block_of, fault_in, forgery_in
 from protocol.crypto import Key, keccak256, sha256
 from protocol.typed_data import Address, Bytes32, Domain, Typed, Uint64, sign, verify
 
@@ -148,7 +153,8 @@ def committee(count: int) -> tuple[Members, list[Key]]:
     return Members(domain=domain, addresses=tuple(key.address for key in keys)), keys
 
 
-Outbox = Callable[[int | None, ReplicaMessage], None]
+MemberMessage = ReplicaMessage | Bodies | FetchBodies
+Outbox = Callable[[int | None, MemberMessage], None]
 """Takes a message to one member, or to all others."""
 
 
@@ -176,14 +182,16 @@ class Member:
         self._send, self._reply, self._clock_ms = send, reply, clock_ms
         self._state = state
         self._journal = journal
+        self._assembly = Assembly(lambda content: None)
         self._waiting: deque[tuple[bytes, ...]] = deque(maxlen=MAX_WAITING_BATCHES)
         self.misbehaved: list[str] = []
 
     def take_turn(self) -> None:
-        """Headers are cached by batch, whoever's it is: forget them when another member has its turn."""
+        """Outlines are cached by batch, whoever's it is: forget them when another member has its turn."""
         if Member.last is not self:
             Member.last = self
-            header_of.cache_clear()
+            outline_of.cache_clear()
+            header_of_outline.cache_clear()
 
     def on_request(self, data: bytes) -> None:
         """A client's request, at the primary."""
@@ -191,26 +199,43 @@ class Member:
         batches = batches_of(data, open_request(data))
         assert len(self._waiting) + len(batches) <= MAX_WAITING_BATCHES, "one request at a time"
         self._waiting.extend(batches)
+        for transactions in batches:
+            # The member that was asked spreads the transactions; proposals name them by their hashes.
+            self._assembly.keep(transactions)
+            self._send(None, Bodies(transactions))
         self._propose()
 
-    def on_message(self, sender: int, message: ReplicaMessage) -> None:
+    def on_message(self, sender: int, message: MemberMessage) -> None:
         """A message from another member."""
         self.take_turn()
-        self._round(Received(sender=sender, message=message, now_ms=self._clock_ms()))
+        match message:
+            case Bodies(transactions=transactions):
+                self._assembly.keep(transactions)
+                complete = self._assembly.take(transactions)
+                self._round(*(self._check(request, batch) for request, batch in complete))
+            case FetchBodies(contents=contents):
+                found = (self._assembly.body(content) for content in contents)
+                self._send(sender, Bodies(tuple(data for data in found if data is not None)))
+            case _:
+                self._round(Received(sender=sender, message=message, now_ms=self._clock_ms()))
         self._propose()
 
     def on_tick(self) -> None:
         """Time passed."""
         self.take_turn()
-        self._round(Tick(now_ms=self._clock_ms()))
+        now_ms = self._clock_ms()
+        self._round(Tick(now_ms=now_ms))
+        missing = self._assembly.due(self.replica.view, self.replica.executed, now_ms)
+        if missing:
+            self._send(self.replica.primary, FetchBodies(tuple(missing)))
 
     def _propose(self) -> None:
         while self._waiting and self.replica.can_propose:
             batch = Batch(self._clock_ms(), None, (), self._waiting.popleft())
             self._round(Propose(batch=batch, now_ms=self._clock_ms()))
 
-    def _round(self, event: Event) -> None:
-        events = deque([event])
+    def _round(self, *first: Event) -> None:
+        events = deque(first)
         while events:
             effects: list[Effect] = []
             while events:
@@ -239,16 +264,25 @@ class Member:
                 self.misbehaved.append(reason)
         return None
 
-    def _validate(self, request: Validate) -> Validated:
-        batch, now_ms = request.batch, self._clock_ms()
+    def _validate(self, request: Validate) -> Validated | None:
+        now_ms = self._clock_ms()
+        fault = fault_in(request.outline, now_ms)
+        assert fault is None, fault
+        batch, missing = self._assembly.start(request, now_ms)
+        if batch is not None:
+            return self._check(request, batch)
+        self._send(self.replica.primary, FetchBodies(tuple(missing)))
+        return None
+
+    def _check(self, request: Validate, batch: Batch) -> Validated:
         if self._state is not None:
-            valid = fault_in(batch, self._members.domain, now_ms) is None
+            forgery = forgery_in(batch.transactions, self._members.domain)
+            assert forgery is None, forgery
         else:
-            # A blob is no transaction: its time is checked as the product does, its signature as a request's.
-            valid = fault_in(Batch(batch.timestamp_ms), self._members.domain, now_ms) is None
+            # A blob is no transaction: it carries the signature of a request.
             for data in batch.transactions:
                 open_request(data)
-        return Validated(view=request.view, sequence=request.sequence, digest=request.digest, valid=valid)
+        return Validated(view=request.view, sequence=request.sequence, digest=request.digest, batch=batch)
 
     def _execute(self, committed: Committed) -> Executed:
         result = bytes(32)

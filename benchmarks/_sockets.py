@@ -31,13 +31,14 @@ from aggregator.node import TICK_S, now_ms
 from aggregator.pbft.agreement import Limits
 from aggregator.pbft.messages import (
     MAX_MESSAGE_BYTES,
+    FetchSnapshot,
     Forward,
-    ReplicaMessage,
     ReportSignature,
+    SnapshotPart,
     encode_message,
 )
 from benchmarks._claims import ledger_with_order
-from benchmarks._member import Member, Reply, committee, open_reply
+from benchmarks._member import Member, MemberMessage, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
 from dtn.devnet.network import free_ports
 from protocol.crypto import Key, keccak256
@@ -79,7 +80,7 @@ class SocketMember:
         members, keys = committee(plan.nodes)
         self.key, self.index, self.count = keys[index], index, plan.nodes
         link_keys = [LinkKey.derive(key) for key in keys]
-        self.links = Links(index, link_keys[index], f"tcp://127.0.0.1:{plan.link_ports[index]}", host)
+        self.links = Links(link_keys[index], f"tcp://127.0.0.1:{plan.link_ports[index]}", host)
         self._peers = {
             n: Peer(index=n, address=f"tcp://127.0.0.1:{plan.link_ports[n]}", link_key=link_keys[n].public)
             for n in range(plan.nodes)
@@ -97,7 +98,7 @@ class SocketMember:
         state = None
         if plan.ledger:
             state, _ = ledger_with_order(members.domain, members.addresses, plan.started_ms)
-        self.journal = Journal(Path(plan.folder) / str(index) / "journal") if plan.durable else None
+        self.journal = Journal.at(Path(plan.folder) / str(index) / "journal") if plan.durable else None
         self.member = Member(
             members,
             index,
@@ -115,13 +116,13 @@ class SocketMember:
         self.links.set_peers(self._peers)
         self.links.start()
 
-    def _send_at_once(self, to: int | None, message: ReplicaMessage) -> None:
+    def _send_at_once(self, to: int | None, message: MemberMessage) -> None:
         if to is None:
             self.links.broadcast(message)
         else:
             self.links.send(to, message)
 
-    def _send(self, to: int | None, message: ReplicaMessage) -> None:
+    def _send(self, to: int | None, message: MemberMessage) -> None:
         loop, data = asyncio.get_running_loop(), encode_message(message)
         for peer in (to,) if to is not None else range(self.count):
             if peer != self.index:
@@ -142,7 +143,9 @@ class SocketMember:
                 self._heard.add(sender)
                 if len(self._heard) == self.count - 1:
                     self.everyone_heard.set()
-            assert not isinstance(message, Forward | ReportSignature), "nobody here says that"
+            assert not isinstance(message, Forward | ReportSignature | FetchSnapshot | SnapshotPart), (
+                "nobody here says that"
+            )
             self.member.on_message(sender, message)
 
     async def follow_clients(self) -> None:

@@ -24,12 +24,11 @@ from aggregator.pbft.messages import (
     Fetch,
     Forward,
     LinkMessage,
-    ReplicaMessage,
     decode_message,
     encode_message,
 )
 from benchmarks._claims import ledger_with_order
-from benchmarks._member import Member, Reply, committee, open_reply
+from benchmarks._member import Member, MemberMessage, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
 from dtn.devnet.network import free_ports
 from protocol.crypto import Key, keccak256
@@ -61,7 +60,7 @@ async def _measured_link_costs() -> LinkCosts:
     peers = {
         n: Peer(index=n, address=f"tcp://127.0.0.1:{ports[n]}", link_key=keys[n].public) for n in range(2)
     }
-    ends = [Links(n, keys[n], peers[n].address) for n in range(2)]
+    ends = [Links(keys[n], peers[n].address) for n in range(2)]
     for end in ends:
         end.set_peers(peers)
         end.start()
@@ -93,7 +92,7 @@ class Machine:
 
     wire: Wire
     busy_until_s: float = 0.0
-    outbox: list[tuple[int | None, ReplicaMessage]] = field(default_factory=list)
+    outbox: list[tuple[int | None, MemberMessage]] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)
 
 
@@ -138,7 +137,7 @@ class VirtualNetwork:
         for index in range(nodes):
             self._at(self._now_s, index, self._ticking(index))
 
-    def _sender(self, index: int) -> Callable[[int | None, ReplicaMessage], None]:
+    def _sender(self, index: int) -> Callable[[int | None, MemberMessage], None]:
         outbox = self._machines[index].outbox
         return lambda to, message: outbox.append((to, message))
 

@@ -89,7 +89,7 @@ class Outline(Message, frozen=True):
 
     def digest(self) -> bytes:
         """What members vote on, 32 bytes."""
-        return _digest_of(self)
+        return header_of_outline(self).digest()
 
     def batch(self, bodies: Mapping[bytes, bytes]) -> Batch:
         """The batch, from transactions by their hashes; raises `KeyError` if one is missing."""
@@ -114,11 +114,12 @@ def outline_of(batch: Batch) -> Outline:
 
 def header_of(batch: Batch) -> BatchHeader:
     """A batch's header: what its certificate is about."""
-    return _header_of(outline_of(batch))
+    return header_of_outline(outline_of(batch))
 
 
 @functools.lru_cache(maxsize=512)
-def _header_of(outline: Outline) -> BatchHeader:
+def header_of_outline(outline: Outline) -> BatchHeader:
+    """The header that a batch and its outline share."""
     origin = outline.origin
     return BatchHeader(
         timestamp_ms=outline.timestamp_ms,
@@ -128,11 +129,6 @@ def _header_of(outline: Outline) -> BatchHeader:
         transactions_count=len(outline.transactions),
         transactions_root=places_root(outline.transactions),
     )
-
-
-@functools.lru_cache(maxsize=512)
-def _digest_of(outline: Outline) -> bytes:
-    return _header_of(outline).digest()
 
 
 class Vote(Message, frozen=True, tag="vote"):

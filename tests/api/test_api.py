@@ -370,7 +370,7 @@ def test_many_transactions_at_once_each_get_their_own_answer(tmp_path: Path) -> 
         assert repeated["id"] == second["id"], "a repeated one changes nothing"
         assert garbage == {**garbage, "id": None, "status": "refused", "code": "InvalidEncoding"}
         assert bad["status"] == "refused" and bad["code"] in ("InvalidEncoding", "InvalidSignature")
-        assert unstaked["status"] == "refused" and unstaked["code"] == "NotStaked" and unstaked["reason"]
+        assert unstaked["status"] == "refused" and unstaked["code"] == "NoStanding" and unstaked["reason"]
         await net.until(lambda: net.node.state.nonces.get(who("provider0")) == 6)
         again = await net.http.post("/v1/transactions/batch", content=msgspec.msgpack.encode(items[:1]))
         assert again.json()["transactions"][0]["status"] == "accepted"

@@ -232,7 +232,7 @@ def test_a_flooding_member_stops_nobody_and_fills_nothing(tmp_path: Path) -> Non
         junk.append(cast(DOMAIN, secret, flooder, VoteKind.PREPARE, number % 3, number, digest))
         junk.append(Vote(VoteKind.COMMIT, 0, number, digest, number % 4, bytes(65)))
         stolen = claim("provider0", now_ms() + number)
-        junk.append(Forward(SignedTransaction(stolen, bytes([number]) * 65).encode()))
+        junk.append(Forward((SignedTransaction(stolen, bytes([number]) * 65).encode(),)))
 
     async def scenario() -> None:
         async with running(tmp_path) as committee:
