@@ -441,7 +441,8 @@ class World:
             return
         message = decode_message(data)
         if isinstance(message, Forward):
-            self._pool(machine, message.transaction)
+            for data in message.transactions:
+                self._pool(machine, data)
             return
         event = Received(sender=sender, message=message, now_ms=self._clock_ms(machine))  # type: ignore[arg-type]
         self._step(machine, event)
