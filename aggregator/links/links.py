@@ -266,6 +266,7 @@ class Links:
         self._unwatch()
         for dealer in self._dealers.values():
             dealer.close()
+        self._dealers.clear()  # a late sender finds nobody
         if self._router is not None:
             self._router.close()
         if self._owns_host:
