@@ -96,7 +96,8 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
         for number, payload in enumerate(every):
             data = make_request(network.client_key, number, payload, opaque=not transactions)
             bytes_sent = len(data)
-            roots = [places_root(batch) for batch in batches_of(data, open_request(data))]
+            batches = batches_of(data, open_request(data))
+            roots = [places_root([keccak256(item) for item in batch]) for batch in batches]
             seconds, all_agreed = network.request(data, roots, replies)
             if number >= warm_ups:
                 taken.append(seconds)
