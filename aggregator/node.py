@@ -14,9 +14,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aggregator.inbox import Inbox
 from aggregator.ledger.transition import TransactionResult, authenticated
-from aggregator.member import Member, OrderedResult, Submitted
+from aggregator.member.execution import OrderedResult
+from aggregator.member.inbox import Inbox
+from aggregator.member.member import Member
+from aggregator.member.pooling import Submitted
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event, Received
 from aggregator.pbft.messages import LinkMessage, header_of

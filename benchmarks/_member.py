@@ -17,11 +17,12 @@ from typing import Final
 
 import msgspec
 
-from aggregator.assembly import Assembly
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
 from aggregator.ledger.transition import ACCEPTED, apply_block
+from aggregator.member.assembly import Assembly
+from aggregator.member.proposals import block_of, fault_in, forgery_in
 from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
@@ -51,7 +52,6 @@ from aggregator.pbft.messages import (
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
-from aggregator.proposals import block_of, fault_in, forgery_in
 from protocol.crypto import Key, keccak256, sha256
 from protocol.typed_data import Address, Bytes32, Domain, Typed, Uint64, sign, verify
 

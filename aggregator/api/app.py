@@ -20,8 +20,9 @@ from aggregator.api import views
 from aggregator.ledger.root import MAPS
 from aggregator.ledger.tasks.open_records import OpenTask
 from aggregator.ledger.transition import ACCEPTED
-from aggregator.member import OrderedResult, Submitted
-from aggregator.mempool import PoolFull
+from aggregator.member.execution import OrderedResult
+from aggregator.member.mempool import PoolFull
+from aggregator.member.pooling import Submitted
 from aggregator.node import Aggregator, now_ms
 from aggregator.pbft.messages import MAX_FORWARDED
 from protocol.certificate import certificate_to_json

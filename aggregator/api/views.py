@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aggregator.archive import Archive
 from aggregator.ledger.state import Entry, Node, Receipt, Settlement, State
 from aggregator.ledger.tasks import PROTOCOLS
 from aggregator.ledger.tasks.open_outcome import accepted_answers
 from aggregator.ledger.tasks.open_records import OpenTask
+from aggregator.member.archive import Archive
 from protocol import typed_data
 from protocol.roles import Role
 

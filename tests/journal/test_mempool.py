@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.mempool import MAX_BATCH_BYTES, MAX_PER_SENDER, Mempool, PoolFull, Waiting
+from aggregator.member.mempool import MAX_BATCH_BYTES, MAX_PER_SENDER, Mempool, PoolFull, Waiting
 from protocol.crypto import keccak256
 from protocol.transactions import Cancel, SignedTransaction
 
@@ -63,7 +63,7 @@ def test_one_sender_cannot_fill_the_pool_and_room_comes_back() -> None:
 
 
 def test_the_pool_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aggregator.mempool.MAX_TRANSACTIONS", 3)
+    monkeypatch.setattr("aggregator.member.mempool.MAX_TRANSACTIONS", 3)
     pool = Mempool()
     for sender in range(3):
         pool.add(waiting(sender, 0))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.checkpoints import Checkpoints
 from aggregator.ledger.root import state_root
+from aggregator.member.checkpoints import Checkpoints
 from aggregator.pbft.messages import StableCheckpoint, VoteKind, cast
 from protocol.certificate import SignedVote
 from protocol.evidence import PREPARE, evidence_fields

@@ -7,13 +7,13 @@ import random
 
 import pytest
 
-from aggregator.archive import Archive
 from aggregator.ledger import codec
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
 from aggregator.ledger.transition import apply_block
+from aggregator.member.archive import Archive
+from aggregator.member.snapshot import Snapshot, decode_snapshot
 from aggregator.pbft.messages import StableCheckpoint
-from aggregator.snapshot import Snapshot, decode_snapshot
 from protocol.errors import InvalidEncoding
 from tests.ledger.driver import Driver
 from tests.ledger.world import DOMAIN, TREASURY, genesis

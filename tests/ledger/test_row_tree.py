@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.checkpoints import Checkpoints
 from aggregator.ledger.root import MAPS, state_root
 from aggregator.ledger.row_tree import RowTrees
+from aggregator.member.checkpoints import Checkpoints
 from protocol.merkle import verify
 from protocol.roles import Role
 from protocol.state_proof import HEAD, SECTIONS, row_leaf

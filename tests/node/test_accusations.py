@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from aggregator.accusations import AGAIN_MS, MAX_ACCUSATIONS, MAX_OFFERED, Accusations
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State, genesis
+from aggregator.member.accusations import AGAIN_MS, MAX_ACCUSATIONS, MAX_OFFERED, Accusations
 from aggregator.pbft.messages import LinkMessage, PrePrepare, Vote, VoteKind, cast
 from protocol.chain_events import OrderPlaced, Settled
 from protocol.crypto import keccak256

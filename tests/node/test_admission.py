@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.admission import (
+from aggregator.ledger import transition
+from aggregator.member.admission import (
     BAD_FORWARDS_PERIOD_MS,
     MAX_BAD_FORWARDS,
     MAX_NONCE_LEAD_MS,
@@ -17,9 +18,8 @@ from aggregator.admission import (
     has_standing,
     knock,
 )
-from aggregator.inbox import MAX_QUEUED, MAX_QUEUED_BYTES, Inbox
-from aggregator.ledger import transition
-from aggregator.mempool import MAX_PER_SENDER, MAX_POOL_BYTES, MAX_TRANSACTIONS
+from aggregator.member.inbox import MAX_QUEUED, MAX_QUEUED_BYTES, Inbox
+from aggregator.member.mempool import MAX_PER_SENDER, MAX_POOL_BYTES, MAX_TRANSACTIONS
 from aggregator.node import MAX_WAITERS, now_ms
 from aggregator.pbft.events import Received, Validated
 from aggregator.pbft.messages import (

@@ -12,13 +12,13 @@ import pytest
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.transition import ACCEPTED
+from aggregator.member.proposals import fault_in, forgery_in
 from aggregator.node import Aggregator, now_ms
 from aggregator.origin.origin import OriginSource
 from aggregator.origin.reader import ChainReader
 from aggregator.pbft.events import Propose, Validate, Validated
 from aggregator.pbft.messages import Batch, BatchOrigin, outline_of
 from aggregator.pbft.quorum import Members
-from aggregator.proposals import fault_in, forgery_in
 from protocol.crypto import Key
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from aggregator.ledger.transition import ACCEPTED, TransactionResult
-from aggregator.member import Member
+from aggregator.member.member import Member
 from aggregator.pbft.messages import Committed
 from aggregator.pbft.quorum import InvalidProof, Members
 from protocol.errors import ProtocolError

@@ -19,14 +19,14 @@ from aggregator.journal.journal import Journal
 from aggregator.journal.log import JournalDamaged
 from aggregator.ledger.root import state_root
 from aggregator.ledger.transition import Applied, next_deadline_ms
-from aggregator.member import Member
-from aggregator.mempool import PoolFull
+from aggregator.member.member import Member
+from aggregator.member.mempool import PoolFull
+from aggregator.member.snapshot import Snapshot
 from aggregator.pbft.agreement import Limits, StateDiverged
 from aggregator.pbft.events import Effect, Event, Executed, Misbehaved
 from aggregator.pbft.messages import Committed, LinkMessage, decode_message, encode_message
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
-from aggregator.snapshot import Snapshot
 from protocol.crypto import Key, keccak256
 from protocol.typed_data import Domain
 from tests.simulation.byzantine import Bend, liar

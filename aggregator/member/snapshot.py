@@ -13,11 +13,11 @@ from typing import Final
 
 import msgspec
 
-from aggregator.archive import Archive
 from aggregator.ledger import codec
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
-from aggregator.pbft.messages import StableCheckpoint
+from aggregator.member.archive import Archive
+from aggregator.pbft.messages import SnapshotOffer, StableCheckpoint
 from protocol.errors import InvalidEncoding
 
 
@@ -44,6 +44,11 @@ class Snapshot:
     checkpoint: StableCheckpoint
     state: State
     archive: Archive
+
+    @property
+    def offer(self) -> SnapshotOffer | None:
+        """What to offer to members that are far behind; none if they could not check it."""
+        return SnapshotOffer(self.epoch, self.checkpoint) if self.checkpoint.proof else None
 
     def encode(self) -> bytes:
         """Bytes for the journal and for members that are far behind."""

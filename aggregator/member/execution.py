@@ -1,0 +1,180 @@
+"""What a member knows and does alone: the ledger, the journal, results, and batches for those behind.
+
+The lowest of the layers that make a `Member`: `execution`, `pooling`, `succession`, `ordering`, `member`;
+each uses those below it only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from aggregator.journal.journal import Journal
+from aggregator.ledger.state import genesis
+from aggregator.ledger.transition import (
+    ACCEPTED,
+    Applied,
+    TransactionResult,
+    apply_block,
+)
+from aggregator.member.accusations import Accusations
+from aggregator.member.admission import Forwarders
+from aggregator.member.archive import Archive
+from aggregator.member.assembly import Assembly
+from aggregator.member.checkpoints import Checkpoints
+from aggregator.member.closing import Closing
+from aggregator.member.mempool import Mempool
+from aggregator.member.proposals import block_of
+from aggregator.member.state_transfer import StateTransfer
+from aggregator.origin.origin import Proposal
+from aggregator.pbft.agreement import Limits
+from aggregator.pbft.events import (
+    Validate,
+)
+from aggregator.pbft.messages import (
+    Batch,
+    Committed,
+    CommittedBatches,
+    LinkMessage,
+    SnapshotOffer,
+)
+from aggregator.pbft.quorum import Members
+from aggregator.pbft.records import Record
+from aggregator.pbft.replica import Replica
+from protocol.crypto import Key
+
+MAX_SERVED: Final = 64
+MAX_SERVED_BYTES: Final = 8 * 1024 * 1024
+MAX_KNOWN_RESULTS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedResult:
+    """What became of a transaction, and where it was ordered."""
+
+    sequence: int
+    result: TransactionResult
+
+
+@dataclass(slots=True)
+class Held:
+    """A proposal whose origin this member's chain node has not confirmed yet."""
+
+    request: Validate
+    batch: Batch
+    proposal: Proposal
+
+
+Outbox = Callable[[int | None, LinkMessage], None]
+"""Sends a message to one member, or to all others when the member is none."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an operator watches."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    misbehaviour: Counter[int] = field(default_factory=Counter)
+
+
+class Execution:
+    """Ledger, journal and what became of transactions. Not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        members: Members,
+        key: Key,
+        treasury: bytes,
+        journal: Journal,
+        send: Outbox,
+        limits: Limits | None = None,
+        replica: type[Replica] = Replica,
+    ) -> None:
+        self.members = members
+        """The committee that orders the next batch."""
+        self.committees: dict[int, tuple[bytes, ...]] = {members.epoch: members.addresses}
+        """Committees by epoch, as the chain has named them so far; the shell keeps this up to date."""
+        self.mempool = Mempool()
+        self.counters = Counters()
+        self.accusations = Accusations(members.domain, key)
+        self.results: dict[bytes, OrderedResult] = {}
+        self.archive = Archive()
+        self.now_ms = 0
+        """The latest time this member was told."""
+        self._limits = limits or Limits()
+        self.state = genesis(members.domain, treasury, lead=self._limits.window)
+        self._key = key
+        self._journal = journal
+        self._send = send
+        self._assembly = Assembly(self.mempool.body)
+        self._held: list[Held] = []
+        # The window may hold so many checkpoints above the stable one.
+        self.checkpoints = Checkpoints(2 + self._limits.window // self._limits.checkpoint_interval)
+        self._transfer: StateTransfer | None = None
+        self._offer: SnapshotOffer | None = None
+        """What the journal starts from, as far as others can check it."""
+        self._handover_since_ms: int | None = None
+        self._closing: Closing | None = None
+        """The last checkpoint of the committee before this one."""
+        self._proposed_ids: dict[int, set[bytes]] = {}
+        self._origin_ready: Proposal | None = None
+        self._origin_since_ms: int | None = None
+        self._origin_in_flight = 0
+        self._forwarded_ms = 0
+        self._forwarders = Forwarders()
+        self._replica_type = replica
+        self.replica = replica(members, self.index, key, self._limits)
+
+    @property
+    def index(self) -> int | None:
+        """This member's place in the committee; none for an observer."""
+        addresses = self.members.addresses
+        return addresses.index(self._key.address) if self._key.address in addresses else None
+
+    def _apply(self, committed: Committed) -> Applied:
+        applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
+        self.state = applied.state
+        if self.state.sequence % self._limits.checkpoint_interval == 0:
+            self.checkpoints.remember(self.state, self.replica.low)
+        self.counters.events["batches"] += 1
+        for result in applied.results:
+            self.counters.events["accepted" if result.code == ACCEPTED else "refused"] += 1
+            self._record(OrderedResult(sequence=committed.sequence, result=result))
+        self.archive.listen(applied.events)
+        return applied
+
+    def _record(self, ordered: OrderedResult) -> None:
+        tx_id = ordered.result.tx_id
+        known = self.results.get(tx_id)
+        if known is None or known.result.code != ACCEPTED:
+            # Ordered again after a view change, an accepted transaction is refused; it stays accepted.
+            self.results[tx_id] = ordered
+        if len(self.results) > MAX_KNOWN_RESULTS:
+            del self.results[next(iter(self.results))]
+
+    def _serve(self, to: int, sequence: int) -> None:
+        batches: list[Committed] = []
+        size = 0
+        while len(batches) < MAX_SERVED and size < MAX_SERVED_BYTES:
+            committed = self._journal.committed(sequence + len(batches))
+            if committed is None:
+                break
+            batches.append(committed)
+            size += sum(map(len, committed.batch.transactions + committed.batch.chain_events))
+        if batches:
+            self._send(to, CommittedBatches(tuple(batches)))
+        elif self._offer is not None and sequence <= self._offer.checkpoint.sequence:
+            self._send(to, self._offer)
+
+    def _restored(self, records: Iterable[Record]) -> Replica:
+        return self._replica_type.restore(
+            self.members,
+            self.index,
+            self._key,
+            records,
+            executed=self.state.sequence,
+            limits=self._limits,
+        )
