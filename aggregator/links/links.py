@@ -37,6 +37,8 @@ MAX_DRAINED = 256
 MAX_SOCKETS = 16_384
 SILENCE_S = 10.0
 """A peer not heard from for so long gets a new connection."""
+REFUSED_S = 2.0
+"""A connection this old that takes no message is made anew, whoever is heard over the other one."""
 
 
 class LinkError(ProtocolError):
@@ -112,6 +114,9 @@ class Links:
         self._peers: dict[int, Peer] = {}
         self._fresh_s: dict[int, float] = {}
         """Per peer, when it was last heard from or connected to."""
+        self._connected_s: dict[int, float] = {}
+        self._refused: set[int] = set()
+        """Peers whose connection takes no message: it is full, or was refused for good."""
 
     def start(self) -> None:
         """Listen for the other members.
@@ -149,7 +154,10 @@ class Links:
         self._registered.members = {z85.encode(peer.link_key): peer.index for peer in peers.values()}
         now_s = time.monotonic()
         for index, known in list(self._peers.items()):
-            if peers.get(index) != known or now_s - self._fresh_s[index] > SILENCE_S:
+            silent = now_s - self._fresh_s[index] > SILENCE_S
+            refused = index in self._refused and now_s - self._connected_s[index] > REFUSED_S
+            if peers.get(index) != known or silent or refused:
+                self._refused.discard(index)
                 self._dealers.pop(index).close()
                 del self._peers[index]
         for index, peer in peers.items():
@@ -166,7 +174,7 @@ class Links:
                 continue
             self._dealers[index] = dealer
             self._peers[index] = peer
-            self._fresh_s[index] = now_s
+            self._fresh_s[index] = self._connected_s[index] = now_s
 
     def send(self, to: int, message: LinkMessage) -> None:
         """Queue a message for one member; never blocks."""
@@ -187,6 +195,7 @@ class Links:
             dealer.send(data, zmq.DONTWAIT)
         except zmq.Again:
             self.counters["dropped_full_queue"] += 1
+            self._refused.add(to)
         else:
             self.counters["sent"] += 1
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
+from aggregator.ledger.root import state_root
 from aggregator.member.ordering import Ordering
 from aggregator.member.snapshot import decode_snapshot
 from aggregator.pbft.events import (
@@ -42,7 +43,6 @@ from aggregator.pbft.messages import (
     SnapshotPart,
     Vote,
 )
-from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import BecameStable
 
 log = logging.getLogger(__name__)
@@ -67,21 +67,22 @@ class Member(Ordering):
             self._adopt(snapshot)
             if stored[0] == self._journal.generation:
                 self._offer = snapshot.offer
-            checkpoint = snapshot.checkpoint
-            if not checkpoint.proof and snapshot.epoch in self.committees:
-                old = Members(
-                    domain=self.members.domain,
-                    addresses=self.committees[snapshot.epoch],
-                    epoch=snapshot.epoch,
-                )
-                self._start_closing(old, snapshot)
-            self.members = self._ordering(base=(checkpoint.sequence, checkpoint.root))
+            if not snapshot.checkpoint.proof and snapshot.epoch in self.committees:
+                self._start_closing(self._committee(snapshot.epoch), snapshot)
+        self._follow_journal()
         for committed in self._journal.recent(self.state.sequence):
             self._apply(committed)
+            self._follow_journal()
         self.replica = self._restored(self._journal.records())
         self.replica.fence = self.state.handover
         if self.state.ordering.epoch > self.members.epoch:
             self._hand_over()  # the power failed between the last batch of a committee and this
+
+    def _follow_journal(self) -> None:
+        """Where the current log starts, see which committee its records are promises to."""
+        sequence = self.state.sequence
+        if sequence and sequence == self._journal.generation:
+            self.members = self._ordering(base=(sequence, state_root(self.state)))
 
     def tick(self, now_ms: int) -> None:
         """Time passed: watch the primary, propose what is due, remind the others of what waits here."""

@@ -219,6 +219,33 @@ def test_a_link_comes_back_when_the_other_side_restarts() -> None:
     run(scenario)
 
 
+def test_a_member_refused_at_first_is_heard_once_it_is_known_though_it_hears_the_other_all_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A newly appointed member connects before the others know it, and they connect to it."""
+    monkeypatch.setattr("aggregator.links.links.REFUSED_S", 0.2)
+
+    async def scenario() -> None:
+        (first, second), peers = opened(2)
+        second.set_peers({1: peers[1]})  # dismissed: refused from now on
+        first.set_peers({0: peers[0]})
+        first.set_peers(peers)
+        while not first.counters["dropped_full_queue"]:
+            first.send(1, Fetch(1))
+            await asyncio.sleep(0.05)
+        second.set_peers(peers)  # appointed again, and called
+        hearing = asyncio.ensure_future(heard(second))
+        while not hearing.done():
+            second.send(0, Fetch(2))
+            first.set_peers(peers)
+            first.send(1, Fetch(3))
+            await asyncio.sleep(0.05)
+        assert hearing.result()[0] == 0
+        await closed(first, second)
+
+    run(scenario)
+
+
 def test_messages_to_a_dead_member_are_dropped_at_a_bound_and_sending_never_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
