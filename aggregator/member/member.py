@@ -69,20 +69,19 @@ class Member(Ordering):
                 self._offer = snapshot.offer
             if not snapshot.checkpoint.proof and snapshot.epoch in self.committees:
                 self._start_closing(self._committee(snapshot.epoch), snapshot)
-        self._follow_journal()
+            self._follow_ordering()
         for committed in self._journal.recent(self.state.sequence):
             self._apply(committed)
-            self._follow_journal()
+            if committed.sequence == self._journal.generation:
+                self._follow_ordering()  # the records of the current log are promises to this committee
         self.replica = self._restored(self._journal.records())
         self.replica.fence = self.state.handover
         if self.state.ordering.epoch > self.members.epoch:
             self._hand_over()  # the power failed between the last batch of a committee and this
 
-    def _follow_journal(self) -> None:
-        """Where the current log starts, see which committee its records are promises to."""
-        sequence = self.state.sequence
-        if sequence and sequence == self._journal.generation:
-            self.members = self._ordering(base=(sequence, state_root(self.state)))
+    def _follow_ordering(self) -> None:
+        """A log of the journal starts from the ledger as it is: see who orders from here on."""
+        self.members = self._ordering(base=(self.state.sequence, state_root(self.state)))
 
     def tick(self, now_ms: int) -> None:
         """Time passed: watch the primary, propose what is due, remind the others of what waits here."""

@@ -244,3 +244,21 @@ def test_a_journal_cut_at_a_checkpoint_binds_as_the_whole_one_did(seed: int) -> 
         assert bound_by(restored[0]) == bound_by(restored[1])
         compared += 1
     assert compared > 10
+
+
+def test_a_primary_that_serves_others_but_starves_someone_is_replaced() -> None:
+    network = Committee()
+    network.submit(b"starved", to={1, 2, 3})
+
+    def serve_others(seconds: int) -> None:
+        for number in range(5 * seconds):
+            network.submit(b"%d %d" % (network.now_ms, number))
+            network.run(200)
+
+    serve_others(LIMITS.starvation_timeout_ms // 1000 - 2)
+    assert all(machine.replica.view == 0 for machine in network.machines), "others are served: patience"
+    assert b"starved" in network.machines[1].pending
+    serve_others(4)
+    network.check()
+    assert all(machine.replica.view == 1 for machine in network.machines)
+    assert not any(b"starved" in machine.pending for machine in network.machines[1:])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from aggregator.member.mempool import Mempool, Waiting
 from aggregator.pbft.messages import (
     Batch,
     BatchBody,
@@ -32,13 +33,26 @@ from aggregator.pbft.messages import (
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.view_change import NULL_DIGEST
 from protocol.crypto import Key, keccak256
+from tests.simulation.workload import PROVIDERS
 
+VICTIM = PROVIDERS[0].address
+"""Whom a starving liar passes over."""
 Bend = Callable[[LinkMessage, int], list[LinkMessage]]
 
 
 def liar(lie: str, members: Members, index: int, key: Key, choose: random.Random) -> Bend:
     """How a member with this lie changes what it sends."""
     return _Liar(members, index, key, choose).__getattribute__(lie)
+
+
+def starve(pool: Mempool) -> None:
+    """Let a pool never choose the transactions of one sender for a batch."""
+    choose = pool.select
+
+    def select(exclude: set[bytes], limit: int) -> list[Waiting]:
+        return [item for item in choose(exclude, limit) if item.signed.body.sender != VICTIM]
+
+    pool.select = select  # type: ignore[method-assign]
 
 
 class _Liar:
@@ -151,11 +165,8 @@ class _Liar:
         return [self._propose(message, msgspec.structs.replace(message.outline, transactions=transactions))]
 
     def starving(self, message: LinkMessage, to: int) -> list[LinkMessage]:
-        """As primary, orders everything but one half of the transactions, which it never lets through."""
-        if not isinstance(message, PrePrepare):
-            return [message]
-        liked = tuple(content for content in message.outline.transactions if content[0] % 2)
-        return [self._propose(message, msgspec.structs.replace(message.outline, transactions=liked))]
+        """As primary, orders everything but the transactions of one sender: see `starve`."""
+        return [message]
 
     def withholding(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Proposes to a bare quorum only, and votes to half of the members."""

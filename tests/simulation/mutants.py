@@ -17,6 +17,7 @@ from typing import Any, Final
 from aggregator.pbft import views as views_module
 from aggregator.pbft.events import Deliver, Persist, Validate
 from aggregator.pbft.messages import (
+    Batch,
     CommittedBatches,
     NewView,
     PrePrepare,
@@ -259,6 +260,42 @@ class OutOfOrder(Replica):
                 self._out.append(Deliver(committed=slot.committed))
 
 
+class PromisesForgottenAtSnapshot(Replica):
+    """A journal that starts anew from a snapshot forgets the promises above it."""
+
+    def promises(self, checkpoint: StableCheckpoint) -> list[Record]:
+        return super().promises(checkpoint)[:1]
+
+
+class FenceIgnored(Replica):
+    """A committee goes on ordering after its hand-over."""
+
+    def _on_executed(self, event: Any) -> None:
+        super()._on_executed(dataclasses.replace(event, fence=None))
+        self.limits = dataclasses.replace(self.limits, window=10_000)
+
+
+class AnyBodyTaken(Replica):
+    """Whatever batch arrives is taken for the one that was asked for."""
+
+    def _on_batch_body(self, batch: Batch) -> None:
+        for sequence, slot in sorted(self._slots.items()):
+            if self.active and slot.carried and not slot.accepted and slot.proposal is not None:
+                self._accept(slot.proposal, batch)
+                self._vote_prepare(sequence, slot)
+
+    def _on_fetch_batch(self, sender: int, digest: bytes) -> None:
+        for batch in list(self._bodies.values())[-1:]:
+            self._out.append(views_module.Send(to=sender, message=views_module.BatchBody(batch)))
+
+
+class SnapshotsRefused(Replica):
+    """A member that is far behind waits for batches that nobody has any more."""
+
+    def _on_snapshot_offer(self, sender: int, offer: Any) -> None:
+        return
+
+
 def replace_digest(vote: Vote, digest: bytes) -> Vote:
     """A vote with another digest and the old signature."""
     return Vote(vote.kind, vote.view, vote.sequence, digest, vote.signer, vote.signature)
@@ -284,6 +321,10 @@ MUTANTS: Final[tuple[type[Replica], ...]] = (
     NullsEverything,
     DeliversTwice,
     OutOfOrder,
+    PromisesForgottenAtSnapshot,
+    FenceIgnored,
+    AnyBodyTaken,
+    SnapshotsRefused,
 )
 
 

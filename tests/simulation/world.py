@@ -29,13 +29,15 @@ from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
 from protocol.crypto import Key, keccak256
 from protocol.typed_data import Domain
-from tests.simulation.byzantine import Bend, liar
+from tests.simulation.byzantine import Bend, liar, starve
 from tests.simulation.checkers import Checkers, Violation
 from tests.simulation.disk import PowerLoss, SimulatedFolder
 from tests.simulation.faults import Faults
 from tests.simulation.workload import Workload
 
 TICK_MS = 50
+FAIR_MS = 60_000
+"""A primary is replaced by whom it starves after 8 s; a few liars may follow each other."""
 HEAL_MS = 240_000
 """Bound on recovery: the longest timeouts that a bad seed builds up, twice over, and the work itself."""
 LIMITS = Limits(
@@ -163,6 +165,8 @@ class World:
         member.now_ms = self._clock_ms(machine)
         member.committees = self.workload.appointed(self.now_ms)
         member.recover()
+        if (machine.index, "starving") in self.faults.liars:
+            starve(member.mempool)
         machine.member = member
 
     def _run(self, machine: Machine, action: Callable[[Member], None]) -> None:
@@ -199,6 +203,8 @@ class World:
         self._repeat(faults.pause_every_ms, self._pause, end_ms)
         self._advance(end_ms)
         self._heal()
+        if any(lie == "starving" for _, lie in faults.liars):
+            self._check_fairness()
         deadline_ms = self.now_ms + HEAL_MS
         while not self._recovered():
             if self.now_ms >= deadline_ms:
@@ -374,6 +380,16 @@ class World:
         message = decode_message(data)
         place = self._place(machine, sender)
         self._run(machine, lambda member: member.receive(place, message, self._clock_ms(machine)))
+
+    def _check_fairness(self) -> None:
+        """While others are served all the time, nobody who sends a transaction waits for ever."""
+        for _ in range(FAIR_MS // 200):
+            self._submit()
+            self._advance(self.now_ms + 200)
+        for member in self._standing:
+            oldest_ms = member.mempool.oldest_ms
+            if oldest_ms is not None and self.now_ms - oldest_ms > FAIR_MS * 3 // 4:
+                raise Violation(f"a transaction waits at a member since {FAIR_MS * 3 // 4} ms or more")
 
     # The end ---------------------------------------------------------------------------------------
 
