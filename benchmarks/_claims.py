@@ -63,8 +63,8 @@ def claims(domain: Domain, oid: bytes, count: int, *, first: int = 0) -> list[by
     return signed
 
 
-def ledger_with_order(domain: Domain, members: tuple[bytes, ...], now_ms: int) -> tuple[State, bytes]:
-    """A ledger before its first batch in which `claims` are accepted, and the order's OID."""
+def first_events(domain: Domain, members: tuple[bytes, ...]) -> tuple[tuple[AnyChainEvent, ...], bytes]:
+    """What the chain says before `claims` are accepted, and the order's OID."""
     order = claim_order(Key(keccak256(b"benchmark client")).address)
     oid = order_id(domain, order)
     events: tuple[AnyChainEvent, ...] = (
@@ -80,6 +80,12 @@ def ledger_with_order(domain: Domain, members: tuple[bytes, ...], now_ms: int) -
         ),
         OrderPlaced(oid=oid, order=order, block_hash=keccak256(oid)),
     )
+    return events, oid
+
+
+def ledger_with_order(domain: Domain, members: tuple[bytes, ...], now_ms: int) -> tuple[State, bytes]:
+    """A ledger before its first batch in which `claims` are accepted, and the order's OID."""
+    events, oid = first_events(domain, members)
     origin = Origin(number=0, hash=keccak256(b"block 0"))
     block = Block(sequence=1, timestamp_ms=now_ms, origin=origin, chain_events=events)
     state = apply_block(genesis(domain, bytes(20)), block).state
