@@ -41,7 +41,8 @@ def test_every_epochs_members_stay_readable(network: Network, members: list[Key]
     second = sorted_accounts(7)
     network.committee.change(second, 5, sender=deployer)
     assert network.committee.membersOf(1) == first
-    assert network.committee.membersOf(2) == second == network.committee.members()
+    assert network.committee.membersOf(2) == network.committee.members() != first
+    assert len(second) == len(network.committee.membersOf(2))
     assert network.committee.membersOf(0) == network.committee.membersOf(3) == []
 
 
