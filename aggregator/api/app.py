@@ -15,6 +15,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import RequestResponseEndpoint
 
 from aggregator.api import views
 from aggregator.ledger.root import MAPS
@@ -65,12 +66,23 @@ def build_app(node: Aggregator, alarms: Alarms) -> FastAPI:
     """The API of one aggregator."""
     app = FastAPI(title="DTN aggregator", version="1", docs_url="/docs", redoc_url=None)
     _one_error_shape(app)
+    _members_only(app, node)
     _standing(app, node, alarms)
     _orders(app, node)
     _accounts(app, node)
     _transactions(app, node)
     _proofs(app, node)
     return app
+
+
+def _members_only(app: FastAPI, node: Aggregator) -> None:
+    @app.middleware("http")
+    async def answer(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Whoever is no member may be far behind, cut off from the others: let another one be asked."""
+        path = request.url.path
+        if path.startswith("/v1/") and path != "/v1/status" and node.index is None:
+            return _error(503, "NoMember", "this aggregator is not in the committee now; ask another")
+        return await call_next(request)
 
 
 def _one_error_shape(app: FastAPI) -> None:

@@ -140,6 +140,7 @@ def test_a_stranger_costs_no_signature(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_large_transactions_are_not_remembered() -> None:
+    transition._remembered.cache_clear()
     before = transition._remembered.cache_info().currsize
     body = claim("provider0", 1)
     small = sign_transaction(DOMAIN, body, key("provider0")).encode()
