@@ -85,7 +85,8 @@ class Service:
             self._links.send(to, message)
 
     def _alarms(self) -> list[str]:
-        return [alarm for alarm in (self._node.chain_alarm, self._update.alarm) if alarm]
+        raised = (self._node.chain_alarm, self._node.repair_alarm, self._update.alarm)
+        return [alarm for alarm in raised if alarm]
 
     async def run(self) -> None:
         """Recover, listen, take part; returns after SIGTERM or SIGINT."""

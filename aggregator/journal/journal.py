@@ -7,12 +7,18 @@ generation begins when its log has its name; before that the old one is whole. T
 current one stays, to serve members a little behind and to start from if the newest snapshot is damaged;
 what is older is removed, so a journal's size is bounded by what happens between two cuts.
 
+Bytes that changed in the middle of a file are never used. A damaged log is moved aside (`DAMAGED`) and
+reported; what it held comes from peers. Without its current log a member has forgotten promises: `forgetful`
+says so until `remembered`, see `aggregator.journal.pledge`.
+
 Guarantees: those of `aggregator.journal.log`, and a snapshot is read whole and intact or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,15 +26,24 @@ from pathlib import Path
 from typing import Final
 
 from aggregator.journal.folder import DiskFolder, File, Folder
-from aggregator.journal.log import WAY_OUT, JournalDamaged, JournalFull, Log
+from aggregator.journal.log import JournalDamaged, JournalFull, Log
+from aggregator.journal.pledge import STRIDE, Pledge, PledgeFiles
 from aggregator.pbft.messages import Committed
 from aggregator.pbft.records import Record
+
+log = logging.getLogger(__name__)
 
 SNAPSHOT_MAGIC: Final = b"DTNSNAP1"
 MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
 _LOG_NAME: Final = re.compile(r"log-(\d{16})")
 _SNAPSHOT_NAME: Final = re.compile(r"snapshot-(\d{16})")
 _UNFINISHED: Final = "unfinished"
+WAY_OUT: Final = (
+    "keep this member stopped: one that starts empty forgets its votes. Move it away only while no other "
+    "member is down, and after the others have gone on past this one's last batch (docs/operating.md, Backup)"
+)
+DAMAGED: Final = "damaged-log"
+"""The last log that was moved aside: for whoever wants to know what happened to it."""
 
 
 def _generations(names: Iterable[str], pattern: re.Pattern[str]) -> list[int]:
@@ -36,11 +51,16 @@ def _generations(names: Iterable[str], pattern: re.Pattern[str]) -> list[int]:
 
 
 class Journal:
-    """The journal in ``folder``, which it owns until `close`."""
+    """The journal in ``folder``, which it owns until `close`; ``stride`` is that of the pledge."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, stride: int = STRIDE) -> None:
         self._folder = folder
         self._logs: dict[int, Log] = {}
+        self._stride = stride
+        self.epoch = 0
+        """Committee that the records to come are promises to; the member keeps this up to date."""
+        self.damage: list[str] = []
+        """What was found damaged on opening."""
         try:
             self._open()
         except OSError as reason:
@@ -61,16 +81,77 @@ class Journal:
         return cls(DiskFolder(path))
 
     def _open(self) -> None:
-        names = self._folder.names()
-        kept = _generations(names, _LOG_NAME)[-2:]
-        for generation in kept or [0]:
-            self._logs[generation] = self._log(generation)
+        self._pledges = PledgeFiles(self._folder)
+        self._due = self._pledges.pledge
+        kept = _generations(self._folder.names(), _LOG_NAME)[-2:] or [0]
+        for generation in kept:
+            self._open_log(generation)
+        current = kept[-1]
+        if current not in self._logs:
+            self._forget()
+        start = self._newest_intact(kept)
+        if start is None or not self._leads(start, current):
+            self._start_from_nothing(kept)
+        elif current not in self._logs:
+            self._logs[current] = self._log(current)
+        if not self._pledges.found:
+            for record in self.records():
+                self._due = self._due.covering(record, self.epoch, self._stride)
+            self._pledges.write(self._due)
         self._folder.sync()
         self._clear()
 
     def _log(self, generation: int) -> Log:
         name = f"log-{generation:016d}"
         return Log(self._folder.open(name), f"{self._folder}/{name}")
+
+    def _open_log(self, generation: int) -> None:
+        """Open a log if it is as it was left, else move it aside."""
+        try:
+            self._logs[generation] = self._log(generation)
+        except JournalDamaged as reason:
+            if not self._pledges.found:
+                raise JournalDamaged(f"{reason}; {WAY_OUT}") from reason
+            self._report(str(reason))
+            if generation == max(_generations(self._folder.names(), _LOG_NAME)):
+                self._forget()  # before anything could look as if nothing had been promised
+            self._move_aside(f"log-{generation:016d}")
+
+    def _newest_intact(self, kept: list[int]) -> int | None:
+        """The newest generation whose ledger can be read; 0 needs none."""
+        for generation in sorted(kept, reverse=True):
+            if generation == 0 or self._intact_snapshot(generation) is not None:
+                return generation
+            self._report(f"{self._folder}/snapshot-{generation:016d} is damaged")
+        return None
+
+    def _leads(self, start: int, current: int) -> bool:
+        """Whether the batches between are here; they are not where a peer's snapshot began a generation."""
+        older = self._logs.get(start)
+        return start == current or (
+            older is not None
+            and all(older.committed(sequence) is not None for sequence in range(start + 1, current + 1))
+        )
+
+    def _start_from_nothing(self, kept: list[int]) -> None:
+        """What is intact leads to no ledger: begin as a new member does, and forgetful."""
+        self._forget()
+        for generation in kept:
+            if generation in self._logs:
+                self._logs.pop(generation).close()
+                self._move_aside(f"log-{generation:016d}")
+        self._logs[0] = self._log(0)
+
+    def _forget(self) -> None:
+        self._write_pledge(dataclasses.replace(self._pledges.pledge, lost=True))
+
+    def _report(self, reason: str) -> None:
+        self.damage.append(reason)
+        log.error("%s; what it held comes from the other members", reason)
+
+    def _move_aside(self, name: str) -> None:
+        self._folder.rename(name, DAMAGED)
+        self._folder.sync()
 
     def _clear(self) -> None:
         """Remove generations no longer kept, and what a power loss left of one that never began."""
@@ -91,6 +172,11 @@ class Journal:
         return self._logs[self.generation]
 
     @property
+    def empty(self) -> bool:
+        """Whether the current log holds nothing yet."""
+        return self._current.empty
+
+    @property
     def size_bytes(self) -> int:
         """Length of the current log."""
         return self._current.size_bytes
@@ -106,6 +192,7 @@ class Journal:
             JournalFull: no room on the disk, or no reader would take it; the journal is as it was.
         """
         self._current.append(record)
+        self._due = self._due.covering(record, self.epoch, self._stride)
 
     def sync(self) -> None:
         """Make everything appended so far durable (group commit: one call for many records).
@@ -113,7 +200,30 @@ class Journal:
         Raises:
             JournalFull: the disk did not keep it; the process must stop, for what is on the disk is unknown.
         """
+        if self._due != self._pledges.pledge:
+            self._write_pledge(self._due)
         self._current.sync()
+
+    # Promises that were lost -------------------------------------------------------------------------
+
+    @property
+    def forgetful(self) -> Pledge | None:
+        """What this member may have promised in the present epoch and no longer knows; else none."""
+        pledge = self._pledges.pledge
+        return pledge if pledge.lost and pledge.epoch >= self.epoch else None
+
+    def remembered(self) -> None:
+        """What was promised and lost binds no more; records that say so must be synced before."""
+        self._write_pledge(dataclasses.replace(self._pledges.pledge, lost=False))
+
+    def _write_pledge(self, pledge: Pledge) -> None:
+        try:
+            self._pledges.write(pledge)
+        except OSError as reason:
+            raise JournalFull(
+                f"cannot write to {self._folder}: {reason.strerror}; free some space"
+            ) from reason
+        self._due = pledge
 
     def committed(self, sequence: int) -> Committed | None:
         """The committed batch at ``sequence``, if this journal still has it."""
@@ -126,18 +236,14 @@ class Journal:
     # Snapshots -------------------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[int, bytes] | None:
-        """Sequence number and bytes of the newest intact snapshot; none if the log starts at the beginning.
-
-        Raises:
-            JournalDamaged: no kept snapshot is intact, and batches before the log are gone.
-        """
+        """Sequence number and bytes of the newest intact snapshot; none at the beginning."""
         for generation in sorted(self._logs, reverse=True):
             if generation == 0:
                 return None
             data = self._intact_snapshot(generation)
             if data is not None:
                 return generation, data
-        raise JournalDamaged(f"{self._folder} has no intact snapshot of the ledger; {WAY_OUT}")
+        raise JournalDamaged(f"{self._folder} changed under this process; {WAY_OUT}")
 
     def _intact_snapshot(self, generation: int) -> bytes | None:
         name = f"snapshot-{generation:016d}"

@@ -27,14 +27,8 @@ _HEADER: Final = struct.Struct("<IIQ")
 HEADER_BYTES: Final = _HEADER.size
 
 
-WAY_OUT: Final = (
-    "keep this member stopped: one that starts empty forgets its votes. Move it away only while no other "
-    "member is down, and after the others have gone on past this one's last batch (docs/operating.md, Backup)"
-)
-
-
 class JournalDamaged(ProtocolError):
-    """Bytes in the middle of the journal are not what was written; a copy must come from peers."""
+    """Bytes in the middle of the log are not what was written."""
 
 
 class JournalFull(ProtocolError):
@@ -77,7 +71,7 @@ class Log:
             self._file.write(0, MAGIC)
             self._end = len(MAGIC)
         elif self._file.read(0, len(MAGIC)) != MAGIC:
-            raise JournalDamaged(f"{self.name} is not a journal of this version; {WAY_OUT}")
+            raise JournalDamaged(f"{self.name} is not a journal of this version")
         else:
             self._end = self._scan(size)
             self._file.truncate(self._end)
@@ -92,7 +86,7 @@ class Log:
             found = self._read(at, size)
             if found is None:
                 if self._was_synced(at, size):
-                    raise JournalDamaged(f"{self.name} is damaged at byte {at}; {WAY_OUT}")
+                    raise JournalDamaged(f"{self.name} is damaged at byte {at}")
                 return at
             _, payload = found
             self._index(at, decode_record(payload))

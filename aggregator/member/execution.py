@@ -126,13 +126,28 @@ class Execution:
         self._forwarded_ms = 0
         self._forwarders = Forwarders()
         self._replica_type = replica
-        self.replica = replica(members, self.index, key, self._limits)
+        self.replica = replica(members, self._voting_index, key, self._limits)
 
     @property
     def index(self) -> int | None:
         """This member's place in the committee; none for an observer."""
         addresses = self.members.addresses
         return addresses.index(self._key.address) if self._key.address in addresses else None
+
+    @property
+    def _voting_index(self) -> int | None:
+        """`index`, but none while this member does not know what it promised: then it only follows."""
+        return None if self._journal.forgetful is not None else self.index
+
+    @property
+    def repair_alarm(self) -> str | None:
+        """Why this member has no vote although it is one; none in good times."""
+        lost = self._journal.forgetful
+        if lost is None:
+            return None
+        return (
+            f"the journal was damaged: no vote until a checkpoint at {lost.horizon} is stable; check the disk"
+        )
 
     def _apply(self, committed: Committed) -> Applied:
         applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
@@ -170,9 +185,10 @@ class Execution:
             self._send(to, self._offer)
 
     def _restored(self, records: Iterable[Record]) -> Replica:
+        self._journal.epoch = self.members.epoch
         return self._replica_type.restore(
             self.members,
-            self.index,
+            self._voting_index,
             self._key,
             records,
             executed=self.state.sequence,

@@ -56,15 +56,14 @@ class Member(Ordering):
     """
 
     def recover(self) -> None:
-        """Rebuild ledger and replica from the journal: call once, before anything else.
-
-        Raises:
-            JournalDamaged: what this member promised cannot be told any more.
-        """
+        """Rebuild ledger and replica from the journal: call once, before anything else."""
         stored = self._journal.snapshot()
         if stored is not None:
             snapshot = decode_snapshot(stored[1])
             self._adopt(snapshot)
+            if self._journal.empty:  # its log was damaged
+                self._journal.append(BecameStable(snapshot.checkpoint))
+                self._journal.sync()
             if stored[0] == self._journal.generation:
                 self._offer = snapshot.offer
             if not snapshot.checkpoint.proof and snapshot.epoch in self.committees:
@@ -86,6 +85,7 @@ class Member(Ordering):
     def tick(self, now_ms: int) -> None:
         """Time passed: watch the primary, propose what is due, remind the others of what waits here."""
         self.now_ms = now_ms
+        self._vote_again_if_due()
         self.round(deque([Tick(now_ms=now_ms, waiting_since_ms=self._waiting_since_ms())]))
         self._forward_again()
         self._fetch_missing()

@@ -30,7 +30,7 @@ from aggregator.pbft.messages import (
     Vote,
 )
 from aggregator.pbft.quorum import InvalidProof, Members
-from aggregator.pbft.records import BecameCommitted, BecameStable, Record
+from aggregator.pbft.records import BecameCommitted, BecameStable, LeftView, Record
 from protocol.errors import InvalidEncoding, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -185,6 +185,25 @@ class Succession(Pooling):
         self._start_closing(self.members, snapshot)
         self._forget_proposals()
         self._begin(self._ordering(base=(checkpoint.sequence, checkpoint.root)), promises)
+
+    def _vote_again_if_due(self) -> None:
+        """After a damaged log: once nothing depends on the lost promises any more, be a member again."""
+        lost, stable = self._journal.forgetful, self.replica.stable
+        if (
+            lost is None
+            or stable is None
+            or self.members.epoch != lost.epoch
+            or stable.sequence < lost.horizon
+        ):
+            return
+        if self.replica.view < lost.view:
+            self._journal.append(LeftView(lost.view))
+            self._journal.sync()
+        self._journal.remembered()
+        self.replica = self._restored(self._journal.records())
+        self.replica.fence = self.state.handover
+        self.counters.events["votes_again"] += 1
+        log.warning("the journal is repaired: this member votes again from %d on", stable.sequence + 1)
 
     def _begin(self, members: Members, promises: list[Record]) -> None:
         self.members = members

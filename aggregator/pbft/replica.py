@@ -169,8 +169,7 @@ class Replica(Views):
 
     def _say_again(self) -> None:
         """Repeat the own position and, where the own log stands still, the own votes."""
-        status = Status(self.members.epoch, self.view, self.active, self.executed, self.low)
-        self._out.append(Broadcast(message=status))
+        self._out.append(Broadcast(message=self._position()))
         if not self.active:
             own = self._view_changes.get(self.view, {}).get(self.index)
             if own is not None:
@@ -195,11 +194,17 @@ class Replica(Views):
 
     # Catching up -----------------------------------------------------------------------------------
 
+    def _position(self) -> Status:
+        return Status(self.members.epoch, self.view, self.active, self.executed, self.low)
+
     def _on_status(self, sender: int, status: Status) -> None:
         behind = status.executed > self.executed
         if behind and self._now_ms - max(self._fetched_ms, self._progress_ms) >= self.retransmit_ms:
             self._fetched_ms = self._now_ms
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
+        if status.executed < self.executed:
+            # A busy member never says where it stands by itself, and whoever is behind must know.
+            self._out.append(Send(to=sender, message=self._position()))
         # Whoever missed a new view, or waits for one that has begun, gets the proof of it.
         lost = status.view < self.view or (status.view == self.view and not status.active)
         if lost and status.epoch == self.members.epoch and self.active and self._new_view is not None:

@@ -150,7 +150,7 @@ def test_damage_in_the_middle_is_reported_never_skipped(tmp_path: Path, data: st
     content = bytearray(path.read_bytes())
     content[place] ^= 1 << data.draw(st.integers(0, 7), label="bit")
     path.write_bytes(content)
-    with pytest.raises(JournalDamaged, match="keep this member stopped"):
+    with pytest.raises(JournalDamaged, match="damaged at byte"):
         opened(path)
     assert path.read_bytes() == content, "a damaged journal is left as it is"
 

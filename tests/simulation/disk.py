@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from aggregator.journal.journal import DAMAGED
+
 
 class PowerLoss(Exception):
     """The machine went dark during this operation."""
@@ -116,7 +118,9 @@ class SimulatedFolder:
 
     def rot(self, choose: random.Random) -> str | None:
         """Change a byte that was synced, as a misdirected write does; the file's name, if there was one."""
-        names = [name for name in sorted(self._names) if len(self._names[name].durable) > 8]
+        names = [
+            name for name in sorted(self._names) if len(self._names[name].durable) > 8 and name != DAMAGED
+        ]
         if not names:
             return None
         name = choose.choice(names)

@@ -62,7 +62,7 @@ class Faults:
     skew_ms: int
     """Largest difference of a member's clock from the true one."""
     rot: int | None
-    """A member whose disk changes what was synced; with it, at most f fail for good."""
+    """A member whose disk changes what was synced; with it, at most f lie or forget."""
     newcomers: int
     """Nodes that the chain appoints one by one; each but the first takes the place of a member."""
     transactions: int
@@ -73,7 +73,10 @@ class Faults:
         """All parameters of one seed."""
         choose = random.Random(f"faults {seed}")
         drawn = cls._anything(seed, choose)
-        return drawn._treason(choose) if choose.random() < 0.2 else drawn
+        company = choose.random()
+        if company < 0.2:
+            return drawn._treason(choose)
+        return drawn._decay(choose) if company < 0.35 else drawn
 
     def _treason(self, choose: random.Random) -> Faults:
         """The worst company for a smallest committee: a two-faced primary while the others keep crashing."""
@@ -88,6 +91,20 @@ class Faults:
             pause_every_ms=0,
             loss=min(self.loss, 0.02),
             delay_ms=choose.choice(((1, 5), (5, 60))),
+        )
+
+    def _decay(self, choose: random.Random) -> Faults:
+        """A smallest committee of honest members that crash all the time, one of them on a failing disk."""
+        return replace(
+            self,
+            members=4,
+            liars=(),
+            rot=choose.randrange(4),
+            crash_every_ms=choose.choice((300, 700, 1_500)),
+            down_ms=choose.choice((20, 100, 1_500)),
+            newcomers=min(self.newcomers, 1),
+            transactions=200,
+            duration_ms=25_000,
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Planted bugs: each is the real replica with one rule of PBFT broken. The checkers must catch every one.
+"""Planted bugs: each is the real replica or journal with one rule broken. The checkers must catch every one.
 
 ``python -m tests.simulation.mutants`` prints which seed caught which bug and how. A bug that no seed in
 `LIMIT` catches means that the simulator is blind to it.
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
+from aggregator.journal.journal import Journal
+from aggregator.journal.pledge import Pledge
 from aggregator.pbft import views as views_module
 from aggregator.pbft.events import Deliver, Persist, Validate
 from aggregator.pbft.messages import (
@@ -301,7 +303,22 @@ def replace_digest(vote: Vote, digest: bytes) -> Vote:
     return Vote(vote.kind, vote.view, vote.sequence, digest, vote.signer, vote.signature)
 
 
-MUTANTS: Final[tuple[type[Replica], ...]] = (
+class VotesAfterDamage(Journal):
+    """A member whose log was damaged votes as if it had never promised anything."""
+
+    @property
+    def forgetful(self) -> Pledge | None:
+        return None
+
+
+class PledgeNotKept(Journal):
+    """Votes leave before the bound on them is on disk."""
+
+    def sync(self) -> None:
+        self._current.sync()
+
+
+MUTANTS: Final[tuple[type[Replica] | type[Journal], ...]] = (
     QuorumOffByOne,
     SignaturesUnchecked,
     ProposalNotPersisted,
@@ -325,14 +342,19 @@ MUTANTS: Final[tuple[type[Replica], ...]] = (
     FenceIgnored,
     AnyBodyTaken,
     SnapshotsRefused,
+    VotesAfterDamage,
+    PledgeNotKept,
 )
 
 
-def catch(mutant: type[Replica], seeds: Iterable[int]) -> tuple[int, str] | None:
+def catch(mutant: type[Replica] | type[Journal], seeds: Iterable[int]) -> tuple[int, str] | None:
     """The first seed that catches a planted bug, and what was seen; none if all are blind to it."""
     for seed in seeds:
         try:
-            World(seed, Faults.draw(seed), mutant).run()
+            if issubclass(mutant, Journal):
+                World(seed, Faults.draw(seed), journal=mutant).run()
+            else:
+                World(seed, Faults.draw(seed), mutant).run()
         except Violation as seen:
             return seed, str(seen)
         except (AssertionError, KeyError) as seen:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aggregator.journal.journal import Journal
-from aggregator.journal.log import JournalDamaged
 from aggregator.ledger.root import state_root
 from aggregator.ledger.transition import Applied, next_deadline_ms
 from aggregator.member.member import Member
@@ -38,6 +37,7 @@ from tests.simulation.workload import Workload
 TICK_MS = 50
 FAIR_MS = 60_000
 """A primary is replaced by whom it starves after 8 s; a few liars may follow each other."""
+PLEDGE_STRIDE = 8
 HEAL_MS = 240_000
 """Bound on recovery: the longest timeouts that a bad seed builds up, twice over, and the work itself."""
 LIMITS = Limits(
@@ -64,8 +64,6 @@ class Machine:
     paused_until_ms: int = 0
     skew_ms: int = 0
     bend: Bend | None = None
-    lost: bool = False
-    """Its journal is damaged: it stays down, and counts as one of the f that fail."""
 
 
 class _Watched(Member):
@@ -104,6 +102,12 @@ class _Watched(Member):
             self._checkers.root(self.number, self.state.sequence, state_root(self.state))
             self._checkers.count("hand-overs")
 
+    def _vote_again_if_due(self) -> None:
+        before = self.counters.events["votes_again"]
+        super()._vote_again_if_due()
+        if self._checkers is not None and self.counters.events["votes_again"] > before:
+            self._checkers.count("journals repaired")
+
     def _adopt(self, snapshot: Snapshot) -> None:
         super()._adopt(snapshot)
         if self._checkers is not None:
@@ -114,7 +118,13 @@ class _Watched(Member):
 class World:
     """One seed's run."""
 
-    def __init__(self, seed: int, faults: Faults | None = None, replica: type[Replica] = Replica) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults | None = None,
+        replica: type[Replica] = Replica,
+        journal: type[Journal] = Journal,
+    ) -> None:
         self.faults = faults or Faults.draw(seed)
         self.choose = random.Random(f"world {seed}")
         self.story: list[str] = []
@@ -123,7 +133,7 @@ class World:
         self._order = itertools.count()
         self._cut: set[tuple[int, int]] = set()
         self._bad = True
-        self._replica = replica
+        self._replica, self._journal = replica, journal
         count = self.faults.members
         keys = sorted((Key((i + 1).to_bytes(32, "big")) for i in range(count)), key=lambda key: key.address)
         newcomers = [Key((500 + i).to_bytes(32, "big")) for i in range(self.faults.newcomers)]
@@ -157,7 +167,7 @@ class World:
             members=self.members,
             key=machine.key,
             treasury=bytes(20),
-            journal=Journal(machine.disk),
+            journal=self._journal(machine.disk, stride=PLEDGE_STRIDE),
             send=lambda to, message: self._transmit(machine, to, message),
             limits=LIMITS,
             replica=self._replica,
@@ -185,8 +195,8 @@ class World:
 
     @property
     def honest(self) -> list[Machine]:
-        """Members that do not lie, and whose disks hold."""
-        return [machine for machine in self.machines if machine.bend is None and not machine.lost]
+        """Members that do not lie."""
+        return [machine for machine in self.machines if machine.bend is None]
 
     # Running ---------------------------------------------------------------------------------------
 
@@ -266,17 +276,15 @@ class World:
             self._after(self.faults.down_ms, lambda: self._restart(machine))
 
     def _restart(self, machine: Machine) -> None:
-        if machine.member is not None or machine.lost:
+        if machine.member is not None:
             return
-        try:
-            self._start(machine)
-        except JournalDamaged as reason:
-            if self.faults.rot != machine.index:
-                raise Violation(f"member {machine.index}: a crash alone damages: {reason}") from reason
-            machine.lost = True
-            self._note(f"member {machine.index} stays down: {reason}")
-            return
+        self._start(machine)
         assert machine.member is not None
+        for damage in machine.member._journal.damage:
+            if self.faults.rot != machine.index:
+                raise Violation(f"member {machine.index}: a crash alone damages: {damage}")
+            self._note(f"member {machine.index} lost what was there: {damage}")
+            self.checkers.count("damaged journals")
         at, view = machine.member.state.sequence, machine.member.replica.view
         self._note(f"member {machine.index} restarts at {at} in view {view}")
 
