@@ -6,8 +6,10 @@ Each checker raises `Violation` with what it saw. None of them asks a replica wh
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from aggregator.ledger.state import Origin
 from aggregator.ledger.transition import ACCEPTED, TransactionResult
 from aggregator.member.member import Member
 from aggregator.pbft.messages import Committed
@@ -34,6 +36,8 @@ class Checkers:
     """Addresses of the members that lie."""
     ordered: dict[int, bytes] = field(default_factory=dict)
     """Agreement: the one batch digest of each sequence number."""
+    origins: dict[int, Origin] = field(default_factory=dict)
+    """Up to which block the ledger stands, by batch."""
     roots: dict[int, bytes] = field(default_factory=dict)
     submitted: set[bytes] = field(default_factory=set)
     accepted: dict[bytes, int] = field(default_factory=dict)
@@ -96,6 +100,13 @@ class Checkers:
         states, held = len(member.checkpoints), len(member._held)
         if states > self.window or held > self.window or disk.size_bytes > MAX_DISK_BYTES:
             raise Violation(f"{name} keeps {states} ledgers, {held} proposals, {disk.size_bytes} bytes")
+
+    def origins_stay(self, block_hash: Callable[[int], bytes]) -> None:
+        """After a block that the chain took back, nothing more is taken in from it."""
+        stays = {at: origin.hash == block_hash(origin.number) for at, origin in self.origins.items()}
+        gone = min((at for at, stay in stays.items() if not stay), default=None)
+        if gone is not None and any(stay for at, stay in stays.items() if at > gone):
+            raise Violation(f"the ledger went on from a block at {gone} that the chain took back")
 
     def durable(self, member: Member) -> None:
         """Whatever any honest member called accepted is in every healed member's ledger."""

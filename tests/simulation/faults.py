@@ -63,6 +63,12 @@ class Faults:
     """Largest difference of a member's clock from the true one."""
     rot: int | None
     """A member whose disk changes what was synced; with it, at most f lie or forget."""
+    chain_lag: int
+    """Blocks by which a member's chain node may be behind the others."""
+    reorg_every_ms: int
+    """How often some chain nodes follow another branch for a while."""
+    deep_reorg_at_ms: int
+    """When all of them do, for longer than an origin is confirmed in; 0 for never."""
     newcomers: int
     """Nodes that the chain appoints one by one; each but the first takes the place of a member."""
     transactions: int
@@ -76,7 +82,11 @@ class Faults:
         company = choose.random()
         if company < 0.2:
             return drawn._treason(choose)
-        return drawn._decay(choose) if company < 0.35 else drawn
+        if company < 0.35:
+            return drawn._decay(choose)
+        if company < 0.4:
+            return drawn._upheaval(choose)
+        return drawn._famine() if company < 0.43 else drawn
 
     def _treason(self, choose: random.Random) -> Faults:
         """The worst company for a smallest committee: a two-faced primary while the others keep crashing."""
@@ -107,6 +117,40 @@ class Faults:
             duration_ms=25_000,
         )
 
+    def _upheaval(self, choose: random.Random) -> Faults:
+        """The chain takes back what it had confirmed: nobody is appointed by what is taken back."""
+        return replace(
+            self,
+            newcomers=0,
+            reorg_every_ms=0,
+            deep_reorg_at_ms=choose.choice((500, 1_500, 3_000)),
+            duration_ms=25_000,
+        )
+
+    def _famine(self) -> Faults:
+        """A first primary that passes over one sender, in a network where nothing else calls for another."""
+        return replace(
+            self,
+            members=4,
+            liars=((0, "starving"),),
+            rot=None,
+            loss=0.0,
+            partition_every_ms=0,
+            crash_every_ms=0,
+            pause_every_ms=0,
+            skew_ms=0,
+            newcomers=0,
+            chain_lag=0,
+            delay_ms=(1, 5),
+            transactions=200,
+            duration_ms=10_000,
+        )
+
+    @property
+    def spare(self) -> int:
+        """Members that may fail besides those that lie or forget."""
+        return (self.members - 1) // 3 - len(self.liars) - (self.rot is not None)
+
     @classmethod
     def _anything(cls, seed: int, choose: random.Random) -> Faults:
         members = choose.choice((4, 4, 4, 4, 5, 6, 7, 7, 10, 13))
@@ -134,6 +178,9 @@ class Faults:
             pause_ms=choose.choice((200, 2_500)),
             skew_ms=choose.choice((0, 0, 200, 2_000)),
             rot=cls._rot(choose, members, set(liars)),
+            chain_lag=choose.choice((0, 0, 3)),
+            reorg_every_ms=choose.choice((0, 0, 2_500)),
+            deep_reorg_at_ms=0,
             newcomers=choose.choice((0, 0, 1, 2)),
             transactions=choose.choice((20, 80, 200)),
             duration_ms=choose.choice((10_000, 25_000)),

@@ -1,4 +1,4 @@
-"""Planted bugs: each is the real replica or journal with one rule broken. The checkers must catch every one.
+"""Planted bugs: each is a real part of a member with one rule broken. The checkers must catch every one.
 
 ``python -m tests.simulation.mutants`` prints which seed caught which bug and how. A bug that no seed in
 `LIMIT` catches means that the simulator is blind to it.
@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from aggregator.journal.journal import Journal
 from aggregator.journal.pledge import Pledge
+from aggregator.ledger.state import Origin
+from aggregator.origin.origin import OriginSource
 from aggregator.pbft import views as views_module
 from aggregator.pbft.events import Deliver, Persist, Validate
 from aggregator.pbft.messages import (
@@ -33,7 +35,6 @@ from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
 from aggregator.pbft.view_change import NULL_BATCH, NULL_DIGEST
 from tests.simulation.checkers import Violation
-from tests.simulation.faults import Faults
 from tests.simulation.world import World
 
 LIMIT: Final = 200
@@ -303,6 +304,14 @@ def replace_digest(vote: Vote, digest: bytes) -> Vote:
     return Vote(vote.kind, vote.view, vote.sequence, digest, vote.signer, vote.signature)
 
 
+class StarvationForgiven(Replica):
+    """A primary may pass over whom it likes, as long as it serves others."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.limits = dataclasses.replace(self.limits, starvation_timeout_ms=10**9)
+
+
 class VotesAfterDamage(Journal):
     """A member whose log was damaged votes as if it had never promised anything."""
 
@@ -318,7 +327,22 @@ class PledgeNotKept(Journal):
         self._current.sync()
 
 
-MUTANTS: Final[tuple[type[Replica] | type[Journal], ...]] = (
+class GoesOnAfterReorganisation(OriginSource):
+    """The chain took back what the ledger has, and the ledger takes in what comes after it."""
+
+    def _still_on_chain(self, current: Origin | None) -> bool:
+        return True
+
+
+class TakesUnconfirmedBlocks(OriginSource):
+    """A block is as good as settled when it is there."""
+
+    def confirmed_head(self, confirmations: int) -> int:
+        return super().confirmed_head(0)
+
+
+Mutant = type[Replica] | type[Journal] | type[OriginSource]
+MUTANTS: Final[tuple[Mutant, ...]] = (
     QuorumOffByOne,
     SignaturesUnchecked,
     ProposalNotPersisted,
@@ -344,17 +368,22 @@ MUTANTS: Final[tuple[type[Replica] | type[Journal], ...]] = (
     SnapshotsRefused,
     VotesAfterDamage,
     PledgeNotKept,
+    StarvationForgiven,
+    GoesOnAfterReorganisation,
+    TakesUnconfirmedBlocks,
 )
 
 
-def catch(mutant: type[Replica] | type[Journal], seeds: Iterable[int]) -> tuple[int, str] | None:
+def catch(mutant: Mutant, seeds: Iterable[int]) -> tuple[int, str] | None:
     """The first seed that catches a planted bug, and what was seen; none if all are blind to it."""
     for seed in seeds:
         try:
             if issubclass(mutant, Journal):
-                World(seed, Faults.draw(seed), journal=mutant).run()
+                World(seed, journal=mutant).run()
+            elif issubclass(mutant, OriginSource):
+                World(seed, origins=mutant).run()
             else:
-                World(seed, Faults.draw(seed), mutant).run()
+                World(seed, replica=mutant).run()
         except Violation as seen:
             return seed, str(seen)
         except (AssertionError, KeyError) as seen:
@@ -368,7 +397,7 @@ def main() -> int:
     parser.add_argument("--only", help="one mutant by name")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     rows: list[dict[str, Any]] = []
     for mutant in MUTANTS:
         if arguments.only in (None, mutant.__name__):

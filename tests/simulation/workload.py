@@ -1,4 +1,4 @@
-"""What the simulated network works on: orders from a scripted chain, claims and reveals from participants.
+"""What the simulated network works on: orders, claims and reveals from participants.
 
 Phases run by ledger time, so batches are due even when nobody sends anything. Some transactions are meant to
 be refused: by whom and why does not matter here, only that all members agree.
@@ -8,19 +8,7 @@ from __future__ import annotations
 
 import random
 
-from aggregator.ledger.state import State
-from aggregator.origin.origin import Proposal
-from aggregator.pbft.messages import BatchOrigin
-from protocol.chain_events import (
-    AnyChainEvent,
-    CommitteeChanged,
-    OrderPlaced,
-    ParameterChanged,
-    Staked,
-    encode_event,
-)
 from protocol.crypto import Key, commitment, keccak256
-from protocol.roles import Role
 from protocol.transactions import (
     Claim,
     ClaimReveal,
@@ -34,52 +22,21 @@ from protocol.transactions import (
 )
 from protocol.typed_data import Domain
 
-BLOCK_MS = 1_000
 PROVIDERS = [Key((1000 + index).to_bytes(32, "big")) for index in range(4)]
 CLIENT = Key((2000).to_bytes(32, "big"))
 FRAGMENTS = (b"\x01" * 32, b"\x02" * 32)
 SALT = b"\x05" * 32
 
 
-def _threshold(members: tuple[bytes, ...]) -> int:
-    return len(members) - (len(members) - 1) // 3
-
-
 class Workload:
-    """A chain with a few orders, and participants who act on them."""
+    """A few orders, and participants who act on them."""
 
-    def __init__(
-        self, domain: Domain, members: tuple[bytes, ...], newcomers: tuple[bytes, ...], choose: random.Random
-    ) -> None:
-        self.committees = {1: members}
-        """Members by epoch."""
+    def __init__(self, domain: Domain, choose: random.Random) -> None:
         self.domain = domain
         self.choose = choose
         self.sent: list[bytes] = []
         self._nonces: dict[bytes, int] = {}
-        self._start_ms: int | None = None
         self.orders = [self._order(number) for number in range(3)]
-        self._blocks: dict[int, list[AnyChainEvent]] = {1: self._setup(members)}
-        for number, order in enumerate(self.orders):
-            event = OrderPlaced(
-                oid=order_id(domain, order), order=order, block_hash=self.block_hash(2 + 2 * number)
-            )
-            self._blocks[2 + 2 * number] = [event]
-        for number, newcomer in enumerate(newcomers):
-            self._blocks[3 + 4 * number] = [self._change(2 + number, newcomer)]
-
-    def _change(self, epoch: int, newcomer: bytes) -> CommitteeChanged:
-        stay = list(self.committees[epoch - 1])
-        if epoch > 2:
-            stay.remove(self.choose.choice(stay))
-        members = tuple(sorted([*stay, newcomer]))
-        self.committees[epoch] = members
-        return CommitteeChanged(epoch=epoch, members=members, threshold=_threshold(members))
-
-    def appointed(self, now_ms: int) -> dict[int, tuple[bytes, ...]]:
-        """The committees that the chain has named so far, by epoch."""
-        head = self._head(now_ms)
-        return {epoch: who for epoch, who in self.committees.items() if epoch == 1 or 4 * epoch - 5 <= head}
 
     @staticmethod
     def _order(number: int) -> Order:
@@ -98,54 +55,7 @@ class Workload:
             baseline=0,
         )
 
-    @staticmethod
-    def _setup(members: tuple[bytes, ...]) -> list[AnyChainEvent]:
-        events: list[AnyChainEvent] = [
-            ParameterChanged(key="reveal_s", value=4),
-            ParameterChanged(key="update_s", value=2),
-            CommitteeChanged(epoch=1, members=members, threshold=_threshold(members)),
-        ]
-        for key in PROVIDERS:
-            stake = 10**21
-            events.append(Staked(account=key.address, role=int(Role.PROVIDER), amount=stake, bonded=stake))
-        return events
-
-    @staticmethod
-    def block_hash(number: int) -> bytes:
-        """Hash of a block of the scripted chain."""
-        return keccak256(b"block %d" % number)
-
-    def _head(self, now_ms: int) -> int:
-        self._start_ms = self._start_ms or now_ms
-        return 1 + (now_ms - self._start_ms) // BLOCK_MS
-
-    def propose(self, state: State, now_ms: int) -> Proposal | None:
-        """What a primary at ``state`` would take in next; none if nothing happened."""
-        after = state.origin.number if state.origin is not None else -1
-        head = self._head(now_ms)
-        events = self._encoded(after, head)
-        if not events:
-            return None
-        return Proposal(origin=BatchOrigin(after, head, self.block_hash(head)), chain_events=events)
-
-    def confirm(self, proposal: Proposal, state: State, now_ms: int) -> bool | None:
-        """Whether a member's own chain node says the same; none if it cannot tell yet."""
-        origin, current = proposal.origin, state.origin.number if state.origin is not None else -1
-        if origin.number > self._head(now_ms) or origin.after != current:
-            return None
-        return origin.hash == self.block_hash(origin.number) and proposal.chain_events == self._encoded(
-            origin.after, origin.number
-        )
-
-    def _encoded(self, after: int, number: int) -> tuple[bytes, ...]:
-        return tuple(
-            encode_event(event)
-            for block in sorted(self._blocks)
-            if after < block <= number
-            for event in self._blocks[block]
-        )
-
-    def next_transaction(self, now_ms: int) -> bytes:
+    def next_transaction(self) -> bytes:
         """A claim, a reveal, a test release, or nonsense: signed, and so worth a place in a batch."""
         key = self.choose.choice(PROVIDERS)
         # The last order trains throughout: claims on it are good for a batch at any time.

@@ -21,6 +21,7 @@ from aggregator.ledger.transition import Applied, next_deadline_ms
 from aggregator.member.member import Member
 from aggregator.member.mempool import PoolFull
 from aggregator.member.snapshot import Snapshot
+from aggregator.origin.origin import OriginSource
 from aggregator.pbft.agreement import Limits, StateDiverged
 from aggregator.pbft.events import Effect, Event, Executed, Misbehaved
 from aggregator.pbft.messages import Committed, LinkMessage, decode_message, encode_message
@@ -29,15 +30,18 @@ from aggregator.pbft.replica import Replica
 from protocol.crypto import Key, keccak256
 from protocol.typed_data import Domain
 from tests.simulation.byzantine import Bend, liar, starve
+from tests.simulation.chain import BLOCK_MS, CONFIRMATIONS, Branch, Chain, ChainNode
 from tests.simulation.checkers import Checkers, Violation
 from tests.simulation.disk import PowerLoss, SimulatedFolder
 from tests.simulation.faults import Faults
-from tests.simulation.workload import Workload
+from tests.simulation.workload import PROVIDERS, Workload
 
 TICK_MS = 50
 FAIR_MS = 60_000
 """A primary is replaced by whom it starves after 8 s; a few liars may follow each other."""
 PLEDGE_STRIDE = 8
+DEEP_MS = 9_000
+"""On a branch for so long, a node confirms its blocks."""
 HEAL_MS = 240_000
 """Bound on recovery: the longest timeouts that a bad seed builds up, twice over, and the work itself."""
 LIMITS = Limits(
@@ -58,6 +62,8 @@ class Machine:
 
     index: int
     key: Key
+    chain: ChainNode
+    """The chain node that its operator runs; no crash of the member touches it."""
     disk: SimulatedFolder = field(default_factory=SimulatedFolder)
     member: Member | None = None
     """None while the machine is down."""
@@ -79,6 +85,8 @@ class _Watched(Member):
         if self._checkers is not None:
             self._checkers.delivered(self.number, self.members, committed)
         applied = super()._apply(committed)
+        if self._checkers is not None and self.state.origin is not None:
+            self._checkers.origins[committed.sequence] = self.state.origin
         if self._checkers is not None:
             self._checkers.applied(
                 self.number, committed.sequence, committed.batch.transactions, applied.results
@@ -124,6 +132,7 @@ class World:
         faults: Faults | None = None,
         replica: type[Replica] = Replica,
         journal: type[Journal] = Journal,
+        origins: type[OriginSource] = OriginSource,
     ) -> None:
         self.faults = faults or Faults.draw(seed)
         self.choose = random.Random(f"world {seed}")
@@ -133,22 +142,25 @@ class World:
         self._order = itertools.count()
         self._cut: set[tuple[int, int]] = set()
         self._bad = True
-        self._replica, self._journal = replica, journal
+        self._replica, self._journal, self._origins = replica, journal, origins
         count = self.faults.members
         keys = sorted((Key((i + 1).to_bytes(32, "big")) for i in range(count)), key=lambda key: key.address)
         newcomers = [Key((500 + i).to_bytes(32, "big")) for i in range(self.faults.newcomers)]
         self.members = Members(
             domain=Domain(31337, b"\x11" * 20), addresses=tuple(key.address for key in keys)
         )
-        self.workload = Workload(
+        self.workload = Workload(self.members.domain, random.Random(f"work {seed}"))
+        self.chain = Chain(
             self.members.domain,
             self.members.addresses,
             tuple(key.address for key in newcomers),
-            random.Random(f"work {seed}"),
+            tuple(provider.address for provider in PROVIDERS),
+            self.workload.orders,
+            random.Random(f"chain {seed}"),
         )
         keys += newcomers
         liars = frozenset(keys[index].address for index, _ in self.faults.liars)
-        self.checkers = Checkers(self.workload.committees, LIMITS.window, liars)
+        self.checkers = Checkers(self.chain.committees, LIMITS.window, liars)
         self.machines = [self._machine(index, key) for index, key in enumerate(keys)]
         for index, lie in self.faults.liars:
             bend = liar(lie, self.members, index, keys[index], random.Random(f"liar {seed} {index}"))
@@ -157,7 +169,9 @@ class World:
             self._start(machine)
 
     def _machine(self, index: int, key: Key) -> Machine:
-        return Machine(index, key, skew_ms=self.choose.randint(-self.faults.skew_ms, self.faults.skew_ms))
+        skew_ms = self.choose.randint(-self.faults.skew_ms, self.faults.skew_ms)
+        node = ChainNode(self.chain, self._origins, lag=self.choose.randint(0, self.faults.chain_lag))
+        return Machine(index, key, node, skew_ms=skew_ms)
 
     def _start(self, machine: Machine) -> None:
         """Power on: whatever the member knows comes from its disk."""
@@ -173,7 +187,7 @@ class World:
             replica=self._replica,
         )
         member.now_ms = self._clock_ms(machine)
-        member.committees = self.workload.appointed(self.now_ms)
+        member.committees = self.chain.appointed(self.now_ms)
         member.recover()
         if (machine.index, "starving") in self.faults.liars:
             starve(member.mempool)
@@ -211,6 +225,9 @@ class World:
         self._repeat(faults.partition_every_ms, self._partition, end_ms)
         self._repeat(faults.crash_every_ms, self._fail, end_ms)
         self._repeat(faults.pause_every_ms, self._pause, end_ms)
+        self._repeat(faults.reorg_every_ms, self._reorganise, end_ms)
+        if faults.deep_reorg_at_ms:
+            self._after(faults.deep_reorg_at_ms, self._reorganise_deeply)
         self._advance(end_ms)
         self._heal()
         if any(lie == "starving" for _, lie in faults.liars):
@@ -292,11 +309,39 @@ class World:
         machine = self.choose.choice(self.machines)
         machine.paused_until_ms = self.now_ms + self.faults.pause_ms
 
+    def _reorganise(self) -> None:
+        """Some chain nodes follow a branch for less time than an origin is confirmed in; a few for longer."""
+        nodes = [machine.chain for machine in self.machines if machine.chain.branch is None]
+        if self.choose.random() < 0.5:
+            stray_ms, most = DEEP_MS, self.faults.spare
+        else:
+            stray_ms, most = (CONFIRMATIONS - 1) * BLOCK_MS - 1, len(nodes)
+        strayed = self.choose.sample(nodes, min(len(nodes), self.choose.randint(0, most)))
+        self._stray(strayed, stray_ms)
+
+    def _reorganise_deeply(self) -> None:
+        """All chain nodes follow a branch until the ledger has taken in what does not stay."""
+        self._stray([machine.chain for machine in self.machines], DEEP_MS)
+
+    def _stray(self, nodes: list[ChainNode], stray_ms: int) -> None:
+        branch = Branch(self.chain.head(self.now_ms), salt=self.now_ms)
+
+        def back() -> None:
+            for node in nodes:
+                if node.branch == branch:
+                    node.branch = None
+
+        for node in nodes:
+            node.branch = branch
+        self._note(f"{len(nodes)} chain nodes follow another branch from block {branch.start} on")
+        self._after(stray_ms, back)
+
     def _heal(self) -> None:
         self._note("everything heals; liars go on lying")
         self._bad = False
         self._cut.clear()
         for machine in self.machines:
+            machine.chain.heal()
             machine.disk.crash_after = None
             self._restart(machine)
         # A client whose transaction was not answered sends it again.
@@ -315,12 +360,12 @@ class World:
 
     def _live(self, machine: Machine, member: Member) -> None:
         """What a member's shell does all the time: look at the chain, watch the clock."""
-        member.committees = self.workload.appointed(self.now_ms)
-        found = self.workload.propose(member.state, self.now_ms)
+        member.committees = self.chain.appointed(self.now_ms)
+        found = machine.chain.propose(member.state, self.now_ms)
         if found is not None:
             member.chain_moved(found, self._clock_ms(machine))
         for item in member.take_held():
-            answer = self.workload.confirm(item.proposal, member.state, self.now_ms)
+            answer = machine.chain.confirm(item.proposal, member.state, self.now_ms)
             if answer is None:
                 member.hold(item)
             else:
@@ -328,7 +373,7 @@ class World:
         member.tick(self._clock_ms(machine))
 
     def _submit(self) -> None:
-        self._offer(self.workload.next_transaction(self.now_ms))
+        self._offer(self.workload.next_transaction())
 
     def _offer(self, data: bytes) -> None:
         """A client sends to one member; that one tells the others, over the same bad network."""
@@ -394,10 +439,10 @@ class World:
         for _ in range(FAIR_MS // 200):
             self._submit()
             self._advance(self.now_ms + 200)
-        for member in self._standing:
-            oldest_ms = member.mempool.oldest_ms
-            if oldest_ms is not None and self.now_ms - oldest_ms > FAIR_MS * 3 // 4:
-                raise Violation(f"a transaction waits at a member since {FAIR_MS * 3 // 4} ms or more")
+            for member in self._standing:
+                oldest_ms = member.mempool.oldest_ms
+                if oldest_ms is not None and self.now_ms - oldest_ms > FAIR_MS * 3 // 4:
+                    raise Violation(f"a transaction waits at a member since {FAIR_MS * 3 // 4} ms or more")
 
     # The end ---------------------------------------------------------------------------------------
 
@@ -409,12 +454,14 @@ class World:
         """Equal ledgers with nothing left to do: chain events, transactions, and phases all worked off."""
         heights = {member.state.sequence for member in self._standing}
         up = len(self._standing) == len(self.honest)
-        return up and len(heights) == 1 and all(self._idle(member) for member in self._standing)
+        return up and len(heights) == 1 and all(self._idle(machine) for machine in self.honest)
 
-    def _idle(self, member: Member) -> bool:
+    def _idle(self, machine: Machine) -> bool:
+        member = machine.member
+        assert member is not None
         deadline = next_deadline_ms(member.state)
         overdue = deadline is not None and deadline <= self.now_ms
-        events = self.workload.propose(member.state, self.now_ms)
+        events = machine.chain.propose(member.state, self.now_ms)
         return not (len(member.mempool) or overdue or events) and member.state.origin is not None
 
     def _positions(self) -> list[tuple[int, int, bool, int]]:
@@ -430,6 +477,14 @@ class World:
             roots.add(state_root(member.state))
         if len(roots) != 1:
             raise Violation("healed members have different ledgers")
+        self.checkers.origins_stay(lambda number: self.chain.block_hash(number, None))
+        alarms = {machine.chain.origins.alarm is not None for machine in self.honest}
+        if len(alarms) != 1:
+            raise Violation("some halt new origins and others do not")
+        if alarms == {True}:
+            self.checkers.count("halted by a deep reorganisation")
+            if not self.faults.deep_reorg_at_ms:
+                raise Violation("the ledger took in a block that was not confirmed")
 
     def digest(self) -> str:
         """A fingerprint of the whole run: equal seeds give equal ones."""
