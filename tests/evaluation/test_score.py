@@ -12,11 +12,14 @@ import pytest
 from sklearn.datasets import load_digits
 
 from offchain.data import Fragment
+from offchain.evaluation import conformance
 from offchain.evaluation.arithmetic import Activations
+from offchain.evaluation.conformance import stream
 from offchain.evaluation.metrics import METRICS, Metric, score
 from offchain.evaluation.score import EVALUATOR, evaluate, evaluate_params, leaves, outputs_of
 from offchain.models.artifact import decode_model, encode_model
 from offchain.models.families import cnn, mlp
+from offchain.models.layers import VOCABULARY
 from offchain.models.network import build, from_tensors
 from offchain.training.engine import TrainingConfig, TrainingTask, train
 from protocol.architecture import (
@@ -35,6 +38,7 @@ from protocol.errors import InvalidArtifact
 from protocol.merkle import proof, root, verify
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "exact.json"
+GOLDEN_SUITE = GOLDEN.with_name("exactness.json")
 REWRITE = "DTN_REWRITE_GOLDEN"
 
 RESIDUAL = Architecture(
@@ -53,12 +57,6 @@ RESIDUAL = Architecture(
     ),
 )
 SUITE = {"mlp": mlp((64,), 10), "cnn": cnn((8, 8, 1), 10), "residual": RESIDUAL}
-
-
-def stream(label: str, count: int) -> np.ndarray:
-    """``count`` 16-bit integers that depend on nothing but the label: no library's generator may drift."""
-    blocks = [hashlib.sha256(f"{label} {i}".encode()).digest() for i in range(-(-count // 16))]
-    return np.frombuffer(b"".join(blocks), ">i2")[:count].astype(np.int64)
 
 
 def fixed_case(name: str) -> tuple[bytes, Architecture, Fragment]:
@@ -94,6 +92,22 @@ def test_scores_and_digests_are_the_ones_the_network_agreed_on() -> None:
     if os.environ.get(REWRITE):
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
     assert json.loads(GOLDEN.read_text()) == found
+
+
+def test_every_layer_kind_and_family_gives_the_digests_the_network_agreed_on() -> None:
+    """The suite that machines compare (``python -m benchmarks.exactness``), by both backends."""
+    one, two = conformance.run("specification"), conformance.run("jax")
+    assert one == two
+    found = {
+        "suite": conformance.SUITE,
+        "digest": one.digest.hex(),
+        "per_model": [{"model": name, "digest": digest.hex()} for name, digest in one.per_model.items()],
+    }
+    if os.environ.get(REWRITE):
+        GOLDEN_SUITE.write_text(json.dumps(found, indent=1) + "\n")
+    assert json.loads(GOLDEN_SUITE.read_text()) == found
+    kinds = {layer.kind for model in conformance.models().values() for layer in model.layers}
+    assert kinds == set(VOCABULARY)
 
 
 @pytest.fixture(scope="module")
