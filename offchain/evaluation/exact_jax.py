@@ -1,7 +1,8 @@
 """``exact-1`` in JAX: compiled once per architecture, streamed in batches, equal to the specification.
 
 Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
-looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples; parameters
+looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples (``stream``);
+parameters
 are arguments of the compiled program, so scoring a model again and again while it trains compiles once.
 
 Source: design section 7; docs/exact-1.md.
@@ -9,7 +10,8 @@ Source: design section 7; docs/exact-1.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -125,34 +127,44 @@ def run(
     """Outputs of the model, the same integers as ``specification.run``.
 
     Args:
-        prepared: from ``specification.prepare``. x: ``[n, *input_shape]`` uint8 or finite float32.
+        prepared: from ``specification.prepare``. x: ``[n, *input_shape]`` uint8, int32 or finite float32.
 
     Raises:
         UnprovenBound: for some layer nothing is proved exact.
     """
     size = batch_size_for(architecture, len(x)) if batch_size is None else batch_size
     batches = inputs_in_batches(x, size)
-    return run_batches(prepared, architecture, batches, images=x.dtype == np.uint8)
+    pieces = stream(prepared, architecture, batches, images=x.dtype == np.uint8)
+    q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    return Activations(q.astype(np.int64), fraction.astype(np.int64))
 
 
-def run_batches(
-    prepared: tuple[Any, ...], architecture: Architecture, batches: Any, *, images: bool
-) -> Activations:
-    """``run`` on batches that ``inputs_in_batches`` made, of images or not."""
+def stream(
+    prepared: tuple[Any, ...],
+    architecture: Architecture,
+    batches: Iterable[tuple[int, Traced]],
+    *,
+    images: bool,
+) -> Iterator[Activations]:
+    """``run`` on batches that ``inputs_in_batches`` made, of images or not: outputs batch by batch.
+
+    Outputs are int16 and int32, and nothing else is kept of a batch.
+    """
     plans = plan(prepared, architecture, images)
-    pieces = []
+    # Entered and left around each step: the caller runs between them, and has its own types.
     with x64():
         program, parameters = compiled(architecture, plans), device_parameters(prepared)
-        pending: list[tuple[int, Traced]] = []
-        for count, batch in batches:
+    pending: deque[tuple[int, Traced]] = deque()
+    for count, batch in batches:
+        with x64():
             pending.append((count, program(parameters, batch)))
-            # One batch in flight hides the host's share; more would only hold memory.
-            if len(pending) > 1:
-                pieces.append(_fetch(*pending.pop(0)))
-        pieces.extend(_fetch(*one) for one in pending)
-    return Activations(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+        # One batch in flight hides the host's share; more would only hold memory.
+        if len(pending) > 1:
+            yield _fetch(*pending.popleft())
+    while pending:
+        yield _fetch(*pending.popleft())
 
 
-def _fetch(count: int, value: Traced) -> tuple[NDArray[Any], NDArray[Any]]:
-    q = np.asarray(value.q)[:count].astype(np.int64)
-    return q, np.asarray(value.fraction)[:count].astype(np.int64)
+def _fetch(count: int, value: Traced) -> Activations:
+    q = np.asarray(value.q)[:count].astype(np.int16)
+    return Activations(q, np.asarray(value.fraction)[:count])
