@@ -1,10 +1,12 @@
 """Data fragments: the pieces in which a client publishes training data and commits to test data.
 
-A fragment is a safetensors file with two tensors: ``x``, ``[n, *input_shape]``, float32 or uint8, and
-``y``, int32 labels ``[n]``; and one metadata entry, ``salt``: 32 random bytes in hex, without which the
-hash of a low-entropy test fragment would give away its content. Guarantees: a decoded fragment has the
-shape it must have, finite values and labels within the classes; a file that has not is an
-``InvalidArtifact``, found before anything large is allocated.
+A fragment is a safetensors file with two tensors, ``x`` and ``y``; and one metadata entry, ``salt``: 32
+random bytes in hex, without which the hash of a low-entropy test fragment would give away its content.
+``x`` is ``[n, *input_shape]``: float32, or uint8 (images), or int32 (token ids). ``y`` depends on what the
+model puts out: int32 labels ``[n]``, int32 next tokens ``[n, positions]``, or float32 targets ``[n, values]``
+of a regression. Guarantees: a decoded fragment has the shapes and types it must have, finite values, and
+labels and tokens within their ranges; a file that has not is an ``InvalidArtifact``, found before anything
+large is allocated.
 
 uint8 values are images and stand for ``v / 255``: training sees that quotient in float32, exact scoring
 sees it as an exact rational rounded once (docs/exact-1.md, "Inputs").
@@ -14,15 +16,15 @@ Source: PAI section 4.2.2 (at least ten fragments, hashed before the split is kn
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offchain.tensors import open_tensors, write_tensors
+from protocol.architecture import MAX_DIMENSION, Architecture, shapes
 from protocol.errors import InvalidArtifact
 
 SALT_BYTES: Final = 32
@@ -35,9 +37,9 @@ class Fragment:
     """Samples and their labels, in the canonical order in which they are scored."""
 
     x: NDArray[Any]
-    """``[n, *input_shape]``, float32 or uint8 (an image value ``v`` stands for ``v / 255``)."""
+    """``[n, *input_shape]``, float32, int32 or uint8 (an image value ``v`` stands for ``v / 255``)."""
     y: NDArray[Any]
-    """``[n]``, int32, in ``[0, classes)``."""
+    """``[n]`` or ``[n, positions]``, int32, in ``[0, classes)``; or ``[n, values]``, float32."""
 
     @property
     def count(self) -> int:
@@ -45,7 +47,7 @@ class Fragment:
         return len(self.y)
 
     def real(self) -> NDArray[Any]:
-        """``x`` as float32, the way training sees it."""
+        """``x`` the way training sees it: float32, or token ids."""
         if self.x.dtype == np.uint8:
             return self.x.astype(np.float32) / np.float32(255)
         return self.x
@@ -55,42 +57,76 @@ class Fragment:
         return Fragment(self.x[index], self.y[index])
 
 
+class Form(NamedTuple):
+    """What the samples of a task must look like."""
+
+    input_shape: tuple[int, ...]
+    vocabulary: int | None
+    """How many token ids there are; None unless ``x`` holds tokens."""
+    target_shape: tuple[int, ...]
+    """Of one sample's ``y``: ``()`` for a label."""
+    classes: int | None
+    """How many classes labels tell apart; None for a regression."""
+
+
+def form_of(architecture: Architecture, classes: int | None) -> Form:
+    """The form of samples for a model; ``classes`` as in the task's document."""
+    ending = shapes(architecture)[-1]
+    target_shape = {"classification": (), "next_token": ending[:1], "regression": ending}
+    return Form(architecture.input_shape, architecture.vocabulary, target_shape[architecture.output], classes)
+
+
 def encode_fragment(x: NDArray[Any], y: NDArray[Any], salt: bytes) -> bytes:
     """The file of one fragment.
 
     Args:
-        x: ``[n, ...]``, float32 or uint8. y: ``[n]``, int32. salt: 32 random bytes of this fragment alone.
+        x: ``[n, ...]``, float32, uint8 or int32. y: ``[n, ...]``, int32 or float32. salt: 32 random bytes of
+            this fragment alone.
 
     Raises:
-        InvalidArtifact: what ``decode_fragment`` would refuse; clients learn it before they publish.
+        InvalidArtifact: what ``decode_fragment`` would refuse for any model; clients learn it before they
+            publish.
     """
     if len(salt) != SALT_BYTES:
         raise InvalidArtifact(f"a fragment's salt has {SALT_BYTES} bytes, this one has {len(salt)}")
-    if x.dtype not in (np.float32, np.uint8) or y.dtype != np.int32:
-        raise InvalidArtifact(
-            f"a fragment has x in float32 or uint8 and y in int32, not {x.dtype}, {y.dtype}"
-        )
-    _checked(x, y, x.shape[1:], None)
+    vocabulary = MAX_DIMENSION if x.dtype == np.int32 else None
+    classes = None if y.dtype == np.float32 else MAX_DIMENSION
+    _checked(x, y, Form(x.shape[1:], vocabulary, y.shape[1:], classes))
     return write_tensors({"x": x, "y": y}, {"salt": salt.hex()})
 
 
-def decode_fragment(data: bytes, input_shape: tuple[int, ...], classes: int) -> Fragment:
-    """The fragment in ``data``, for a model that takes ``input_shape`` and tells ``classes`` apart.
+def decode_fragment(data: bytes, form: Form) -> Fragment:
+    """The fragment in ``data``.
 
     Raises:
-        InvalidArtifact: not a fragment, or not for such a model.
+        InvalidArtifact: not a fragment, or not of that form.
     """
     tensors, metadata = open_tensors(data)
     if set(tensors) != {"x", "y"}:
         raise InvalidArtifact(f"a fragment has the tensors x and y, this one has {sorted(tensors)[:8]}")
     if set(metadata) != {"salt"} or not _is_salt(metadata["salt"]):
         raise InvalidArtifact(f"a fragment's metadata is a salt of {SALT_BYTES} bytes in lower-case hex")
-    x, y = tensors["x"], tensors["y"]
-    if x.dtype not in (np.float32, np.uint8) or y.dtype != np.int32:
-        raise InvalidArtifact(
-            f"a fragment has x in float32 or uint8 and y in int32, not {x.dtype}, {y.dtype}"
-        )
-    return _checked(x, y, input_shape, classes)
+    return _checked(tensors["x"], tensors["y"], form)
+
+
+def check_inputs(x: NDArray[Any], input_shape: tuple[int, ...], vocabulary: int | None) -> None:
+    """Whether these are samples for a model that takes ``input_shape``, tokens if it has a vocabulary.
+
+    Raises:
+        InvalidArtifact: a type, a shape or a value is not what it must be.
+    """
+    kinds = (np.float32, np.uint8) if vocabulary is None else (np.int32,)
+    if x.dtype not in kinds:
+        wanted = "float32 or uint8" if vocabulary is None else "int32 token ids"
+        raise InvalidArtifact(f"x must be {wanted}, it is {x.dtype}")
+    if x.ndim < 2 or x.shape[1:] != input_shape:
+        raise InvalidArtifact(f"a sample must have the shape {input_shape}, it has {x.shape[1:]}")
+    if x.size == 0:
+        raise InvalidArtifact("there must be at least one sample, and a sample at least one value")
+    if x.dtype == np.float32 and not np.isfinite(x).all():
+        raise InvalidArtifact("x contains NaN or infinity")
+    if vocabulary is not None and (x.min() < 0 or x.max() >= vocabulary):
+        raise InvalidArtifact(f"tokens must lie in [0, {vocabulary}), these lie in [{x.min()}, {x.max()}]")
 
 
 def concatenate(fragments: Sequence[Fragment]) -> Fragment:
@@ -102,7 +138,7 @@ def concatenate(fragments: Sequence[Fragment]) -> Fragment:
     if not fragments:
         raise InvalidArtifact("there is no fragment to read: name at least one")
     if len({fragment.x.dtype for fragment in fragments}) != 1:
-        raise InvalidArtifact("the fragments of one task must all be float32 or all be uint8")
+        raise InvalidArtifact("the fragments of one task must all have samples of one type")
     if len(fragments) == 1:
         return fragments[0]
     return Fragment(
@@ -115,15 +151,17 @@ def _is_salt(text: str) -> bool:
     return len(text) == 2 * SALT_BYTES and all(character in "0123456789abcdef" for character in text)
 
 
-def _checked(x: NDArray[Any], y: NDArray[Any], input_shape: tuple[int, ...], classes: int | None) -> Fragment:
-    if y.ndim != 1 or not 1 <= len(y) <= MAX_SAMPLES:
-        raise InvalidArtifact(f"a fragment has 1 to {MAX_SAMPLES} labels in a vector, not {y.shape}")
-    if x.shape != (len(y), *input_shape):
-        raise InvalidArtifact(f"x must have the shape {(len(y), *input_shape)}, it has {x.shape}")
-    if math.prod(input_shape) == 0:
-        raise InvalidArtifact("a sample must have at least one value")
-    if x.dtype == np.float32 and not np.isfinite(x).all():
-        raise InvalidArtifact("x contains NaN or infinity")
-    if y.min() < 0 or (classes is not None and y.max() >= classes):
-        raise InvalidArtifact(f"labels must lie in [0, {classes}), these lie in [{y.min()}, {y.max()}]")
+def _checked(x: NDArray[Any], y: NDArray[Any], form: Form) -> Fragment:
+    if y.ndim < 1 or not 1 <= len(y) <= MAX_SAMPLES or len(x) != len(y):
+        raise InvalidArtifact(f"a fragment has 1 to {MAX_SAMPLES} samples, each with its y, not {y.shape}")
+    check_inputs(x, form.input_shape, form.vocabulary)
+    if y.dtype != (np.float32 if form.classes is None else np.int32):
+        raise InvalidArtifact(f"y must be float32 for a regression and int32 for labels, it is {y.dtype}")
+    if y.shape[1:] != form.target_shape or y.size == 0:
+        raise InvalidArtifact(f"y must have the shape {form.target_shape} per sample, it has {y.shape[1:]}")
+    if form.classes is None:
+        if not np.isfinite(y).all():
+            raise InvalidArtifact("y contains NaN or infinity")
+    elif y.min() < 0 or y.max() >= form.classes:
+        raise InvalidArtifact(f"labels must lie in [0, {form.classes}), these lie in [{y.min()}, {y.max()}]")
     return Fragment(x, y)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from offchain.data import Fragment, decode_fragment
+from offchain.data import Fragment, decode_fragment, form_of
 from offchain.models.artifact import Tensors, decode_model, model_size_bound
 from offchain.storage import InvalidCid, Unavailable, fetch, parse_link
 from protocol.crypto import sha256
@@ -51,14 +51,14 @@ def fetch_fragments(task: TaskDocument, indices: Sequence[int], gateways: Sequen
     Raises:
         Unavailable: a fragment cannot be had. InvalidDocument: a fragment is not what it must be.
     """
-    fragments = []
+    form, fragments = form_of(task.architecture, task.data.classes), []
     for index in indices:
         reference = task.data.fragments[index]
         _, cid = parse_link(f"http://fragment/ipfs/{reference.cid}")
         data = fetch(cid, gateways, max_bytes=reference.size_bytes)
         if sha256(data) != reference.digest:
             raise InvalidDocument(f"fragment {index} is not the one the task committed to")
-        fragments.append(decode_fragment(data, task.architecture.input_shape, task.data.classes))
+        fragments.append(decode_fragment(data, form))
     return fragments
 
 

@@ -22,9 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from protocol.architecture import Architecture
+from protocol.architecture import Architecture, shapes
 from protocol.crypto import keccak256, sha256
 from protocol.errors import InvalidDocument
+from protocol.metric import Metric, reads
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 MIN_FRAGMENTS: Final = 10
@@ -72,7 +73,8 @@ class Data(_Document):
     """All fragments of a task, training and test alike, in the order they are committed to."""
 
     format: Literal["fragments-1"] = "fragments-1"
-    classes: Annotated[StrictInt, Field(ge=2, le=65_536)]
+    classes: Annotated[StrictInt, Field(ge=2, le=65_536)] | None = None
+    """How many classes labels (or next tokens) tell apart; none for a regression."""
     fragments: Annotated[
         tuple[FragmentReference, ...], Field(min_length=MIN_FRAGMENTS, max_length=MAX_FRAGMENTS)
     ]
@@ -111,10 +113,21 @@ class TaskDocument(_Document):
     architecture: Architecture
     initial_parameters: InitialParameters | None = None
     data: Data
-    metric: Literal["accuracy", "cross_entropy"]
+    metric: Metric
     evaluator: Literal["exact-1"] = "exact-1"
     hints: Annotated[dict[str, str], Field(max_length=32)] = {}
     """For providers only: nothing of it is binding."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> TaskDocument:
+        output, classes = self.architecture.output, self.data.classes
+        if not reads(self.metric, output):
+            raise ValueError(f"the metric {self.metric} cannot score {output}")
+        if (classes is None) != (output == "regression"):
+            raise ValueError(f"data.classes is for labels, and the model's output is {output}")
+        if classes is not None and classes > shapes(self.architecture)[-1][-1]:
+            raise ValueError(f"the model's outputs do not tell {classes} classes apart")
+        return self
 
     def canonical(self) -> bytes:
         """The bytes that are hashed: JSON with sorted keys and no spaces, in UTF-8."""

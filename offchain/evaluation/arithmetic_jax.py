@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from offchain.evaluation.arithmetic import ACTIVATION_BITS, ACTIVATION_LIMIT, FINEST, HEADROOM_BITS
+from offchain.evaluation.arithmetic import (
+    ACTIVATION_BITS,
+    ACTIVATION_LIMIT,
+    FINEST,
+    HEADROOM_BITS,
+    spread,
+)
 
 _MAX_SHIFT = 62
 
@@ -30,7 +36,7 @@ class Traced(NamedTuple):
     q: jax.Array
     """``[n, ...]`` float32 holding integers."""
     fraction: jax.Array
-    """``[n]`` int32."""
+    """``[n]`` int32, or ``[n, positions]`` for a sequence."""
 
 
 def x64() -> AbstractContextManager[Any]:
@@ -42,30 +48,31 @@ def x64() -> AbstractContextManager[Any]:
     return enable_x64()
 
 
-def per_sample(values: jax.Array, like: jax.Array) -> jax.Array:
-    """``[n]`` shaped ``[n, 1, …, 1]``, to combine with ``like`` of ``[n, …]``."""
-    return values.reshape((-1,) + (1,) * (like.ndim - 1))
-
-
-def _power(exponent: jax.Array) -> jax.Array:
-    """``2.0**exponent`` in float64, exactly, for ``|exponent| <= 1000``: its bit pattern."""
+def power_of_two(exponent: jax.Array, dtype: Any = jnp.float64) -> jax.Array:
+    """``2.0**exponent``, exactly, from its bit pattern: for ``|exponent| <= 1000``, in float32 for 120."""
+    if dtype == jnp.float32:
+        return jax.lax.bitcast_convert_type((exponent.astype(jnp.int32) + 127) << 23, jnp.float32)
     return jax.lax.bitcast_convert_type((exponent.astype(jnp.int64) + 1023) << 52, jnp.float64)
 
 
 def round_shift(values: jax.Array, shift: jax.Array) -> jax.Array:
-    """``floor(values / 2**shift + 1/2)`` for ``shift >= 0``, in the container of ``values``."""
+    """``floor(values / 2**shift + 1/2)`` for ``shift >= 0``, in the container of ``values``.
+
+    In float32 for ``|values| <= 2**23``: then the half that is added is no finer than what float32 holds
+    wherever it decides.
+    """
     shift = jnp.minimum(shift, _MAX_SHIFT)
     if values.dtype == jnp.int64:
         shift = shift.astype(jnp.int64)
         return (values + ((jnp.int64(1) << shift) >> 1)) >> shift
-    return jnp.floor(values * _power(-shift) + 0.5)
+    return jnp.floor(values * power_of_two(-shift, values.dtype) + 0.5)
 
 
 def _shift_left(values: jax.Array, shift: jax.Array) -> jax.Array:
     shift = jnp.clip(shift, 0, _MAX_SHIFT)
     if values.dtype == jnp.int64:
         return values << shift.astype(jnp.int64)
-    return values * _power(shift)
+    return values * power_of_two(shift, values.dtype)
 
 
 def align(values: jax.Array, have: jax.Array, want: jax.Array) -> jax.Array:
@@ -73,35 +80,65 @@ def align(values: jax.Array, have: jax.Array, want: jax.Array) -> jax.Array:
     return round_shift(_shift_left(values, want - have), jnp.maximum(have - want, 0))
 
 
+def align_saturating(values: jax.Array, have: jax.Array, want: Any, bits: int) -> jax.Array:
+    """``values`` of fraction ``have`` in the fraction ``want``, saturated at ``2**bits``, in float64."""
+    if values.dtype == jnp.int64:
+        left = jnp.clip(want - have, 0, bits).astype(jnp.int64)
+        limit = jnp.int64(1) << (bits - left)
+        shifted = jnp.clip(values, -limit, limit) << left
+        aligned = round_shift(jnp.where(have > want, values, shifted), jnp.maximum(have - want, 0))
+        return jnp.clip(aligned, -(1 << bits), 1 << bits).astype(jnp.float64)
+    # float64 overflows into nothing: 2**52 times 2**62 is exact, and so is a shift right.
+    factor = power_of_two(jnp.clip(want - have, -_MAX_SHIFT, _MAX_SHIFT))
+    limit = float(1 << bits)
+    return jnp.clip(jnp.floor(values.astype(jnp.float64) * factor + 0.5), -limit, limit)
+
+
+def square_root(values: jax.Array) -> jax.Array:
+    """``floor(sqrt(values))`` for float64 integers below ``2**52``; see ``arithmetic.square_root``."""
+    # A device's root may be off by one unit; squares are exact everywhere and decide.
+    root = jnp.floor(jnp.sqrt(values))
+    root = root - (root * root > values)
+    return root + ((root + 1) * (root + 1) <= values)
+
+
 def normalise(values: jax.Array, fraction: jax.Array) -> Traced:
-    """Accumulators to activations: per sample the smallest right shift after which every one fits."""
-    largest = jnp.max(jnp.abs(values), axis=tuple(range(1, values.ndim)))
+    """Accumulators to activations: per group the smallest right shift after which every one fits."""
+    largest = jnp.max(jnp.abs(values), axis=tuple(range(fraction.ndim, values.ndim)))
     length = 64 - jax.lax.clz(largest.astype(jnp.int64)).astype(jnp.int32)
     shift = jnp.maximum(length - ACTIVATION_BITS, 0)
     shift = shift + (round_shift(largest, shift) > ACTIVATION_LIMIT).astype(jnp.int32)
-    q = round_shift(values, per_sample(shift, values)).astype(jnp.float32)
+    q = round_shift(values, spread(shift, values)).astype(jnp.float32)
     return Traced(q, jnp.where(largest == 0, jnp.int32(FINEST), fraction - shift))
 
 
 def accumulate(
     products: jax.Array, fraction: jax.Array, bias: jax.Array | None, bias_fraction: jax.Array
-) -> Traced:
-    """Scaled sums plus bias, to activations; see ``arithmetic.accumulate``."""
+) -> tuple[jax.Array, jax.Array]:
+    """Scaled sums plus bias, and their fraction; see ``arithmetic.accumulate``."""
     if bias is None:
-        return normalise(products, fraction)
+        return products, fraction
     common = jnp.minimum(fraction, bias_fraction + HEADROOM_BITS)
-    dropped = per_sample(fraction - common, products)
-    added = align(bias.astype(products.dtype), bias_fraction, per_sample(common, products))
-    return normalise(round_shift(products, dropped) + added, common)
+    dropped = spread(fraction - common, products)
+    added = align(bias.astype(products.dtype), bias_fraction, spread(common, products))
+    return round_shift(products, dropped) + added, common
 
 
 def add(a: Traced, b: Traced) -> Traced:
     """The sum of two activations of one shape; see ``arithmetic.add``."""
     fine, coarse = jnp.maximum(a.fraction, b.fraction), jnp.minimum(a.fraction, b.fraction)
     common = jnp.minimum(fine, coarse + HEADROOM_BITS)
-    want = per_sample(common, a.q)
-    wide = [align(t.q.astype(jnp.float64), per_sample(t.fraction, t.q), want) for t in (a, b)]
+    want = spread(common, a.q)
+    wide = [align(t.q.astype(jnp.float64), spread(t.fraction, t.q), want) for t in (a, b)]
     return normalise(wide[0] + wide[1], common)
+
+
+def join(x: Traced, axes: int) -> Traced:
+    """Groups joined into one; see ``arithmetic.join``."""
+    rows = x.fraction.reshape(*x.fraction.shape[:axes], -1)
+    common = jnp.minimum(rows.max(axis=-1), rows.min(axis=-1) + HEADROOM_BITS)
+    wide = align(x.q.astype(jnp.float64), spread(x.fraction, x.q), spread(common, x.q))
+    return normalise(wide, common)
 
 
 def limbs(q: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -26,6 +26,7 @@ from offchain.evaluation.quantise import MANTISSA_BITS, MULTIPLIER_BITS, WEIGHT_
 from protocol.errors import ProtocolError
 
 FLOAT32_EXACT: Final = 2**24
+INT32_EXACT: Final = 2**31 - 1
 FLOAT64_EXACT: Final = 2**52
 """One bit below float64's reach, which rounding half up needs."""
 INT64_EXACT: Final = 2**60

@@ -1,7 +1,8 @@
 """``exact-1`` in JAX: compiled once per architecture, streamed in batches, equal to the specification.
 
 Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
-looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples; parameters
+looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples (``stream``);
+parameters
 are arguments of the compiled program, so scoring a model again and again while it trains compiles once.
 
 Source: design section 7; docs/exact-1.md.
@@ -9,8 +10,8 @@ Source: design section 7; docs/exact-1.md.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
+from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations, groups_of, spread
 from offchain.evaluation.arithmetic_jax import Traced, x64
-from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
+from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_groups, quantise_inputs
 from offchain.models.layers import VOCABULARY
-from protocol.architecture import Architecture, shapes
+from protocol.architecture import Architecture, scratch, shapes
 
 BATCH_VALUES: Final = 1 << 22
 """Activations of the largest layer in one batch; accumulators take eight bytes each."""
@@ -38,8 +39,7 @@ Plans = tuple[Hashable, ...]
 
 def batch_size_for(architecture: Architecture, samples: int) -> int:
     """Samples per batch: a power of two, within ``BATCH_VALUES`` and no larger than needed."""
-    largest = max(math.prod(shape) for shape in (architecture.input_shape, *shapes(architecture)))
-    fitting = max(1, min(MAX_BATCH, BATCH_VALUES // largest))
+    fitting = max(1, min(MAX_BATCH, BATCH_VALUES // scratch(architecture)))
     return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
 
 
@@ -99,13 +99,16 @@ def quantise_fast(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     A float32 has 24 bits: times a power of two, plus one half, it fits float64's 53 wherever the sum
     decides a rounding. Samples so small that denormals could count take the definition's way.
     """
+    groups = groups_of(x.shape)
     if x.dtype == np.uint8:
-        return _IMAGE_VALUES[x], np.full(len(x), IMAGE_FRACTION, np.int32)
-    largest = np.abs(x).reshape(len(x), -1).max(axis=1)
-    fraction = quantise_inputs(largest[:, None]).fraction
+        return _IMAGE_VALUES[x], np.full(groups, IMAGE_FRACTION, np.int32)
+    if x.dtype == np.int32:
+        return x.astype(np.float32), np.zeros(groups, np.int32)
+    largest = np.abs(x).reshape(*groups, -1).max(axis=-1)
+    fraction = quantise_groups(largest[..., None], groups).fraction
     if fraction[largest > 0].max(initial=0) > _SAFE_FRACTION:
         return quantise_inputs(x).q.astype(np.float32), fraction.astype(np.int32)
-    factor = np.ldexp(1.0, np.where(largest > 0, fraction, 0)).reshape((-1,) + (1,) * (x.ndim - 1))
+    factor = spread(np.ldexp(1.0, np.where(largest > 0, fraction, 0)), x)
     return np.floor(x * factor + 0.5).astype(np.float32), fraction.astype(np.int32)
 
 
@@ -115,7 +118,7 @@ def device_parameters(prepared: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _narrow(values: NDArray[Any]) -> jax.Array:
-    return jnp.asarray(values, values.dtype if values.dtype == np.int8 else np.int32)
+    return jnp.asarray(values, values.dtype if values.dtype in (np.int8, np.int16) else np.int32)
 
 
 def run(
@@ -124,34 +127,44 @@ def run(
     """Outputs of the model, the same integers as ``specification.run``.
 
     Args:
-        prepared: from ``specification.prepare``. x: ``[n, *input_shape]`` uint8 or finite float32.
+        prepared: from ``specification.prepare``. x: ``[n, *input_shape]`` uint8, int32 or finite float32.
 
     Raises:
         UnprovenBound: for some layer nothing is proved exact.
     """
     size = batch_size_for(architecture, len(x)) if batch_size is None else batch_size
     batches = inputs_in_batches(x, size)
-    return run_batches(prepared, architecture, batches, images=x.dtype == np.uint8)
+    pieces = stream(prepared, architecture, batches, images=x.dtype == np.uint8)
+    q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    return Activations(q.astype(np.int64), fraction.astype(np.int64))
 
 
-def run_batches(
-    prepared: tuple[Any, ...], architecture: Architecture, batches: Any, *, images: bool
-) -> Activations:
-    """``run`` on batches that ``inputs_in_batches`` made, of images or not."""
+def stream(
+    prepared: tuple[Any, ...],
+    architecture: Architecture,
+    batches: Iterable[tuple[int, Traced]],
+    *,
+    images: bool,
+) -> Iterator[Activations]:
+    """``run`` on batches that ``inputs_in_batches`` made, of images or not: outputs batch by batch.
+
+    Outputs are int16 and int32, and nothing else is kept of a batch.
+    """
     plans = plan(prepared, architecture, images)
-    pieces = []
+    # Entered and left around each step: the caller runs between them, and has its own types.
     with x64():
         program, parameters = compiled(architecture, plans), device_parameters(prepared)
-        pending: list[tuple[int, Traced]] = []
-        for count, batch in batches:
+    pending: deque[tuple[int, Traced]] = deque()
+    for count, batch in batches:
+        with x64():
             pending.append((count, program(parameters, batch)))
-            # One batch in flight hides the host's share; more would only hold memory.
-            if len(pending) > 1:
-                pieces.append(_fetch(*pending.pop(0)))
-        pieces.extend(_fetch(*one) for one in pending)
-    return Activations(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+        # One batch in flight hides the host's share; more would only hold memory.
+        if len(pending) > 1:
+            yield _fetch(*pending.popleft())
+    while pending:
+        yield _fetch(*pending.popleft())
 
 
-def _fetch(count: int, value: Traced) -> tuple[NDArray[Any], NDArray[Any]]:
-    q = np.asarray(value.q)[:count].astype(np.int64)
-    return q, np.asarray(value.fraction)[:count].astype(np.int64)
+def _fetch(count: int, value: Traced) -> Activations:
+    q = np.asarray(value.q)[:count].astype(np.int16)
+    return Activations(q, np.asarray(value.fraction)[:count])

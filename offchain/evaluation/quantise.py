@@ -9,12 +9,22 @@ Source: docs/exact-1.md, "Parameters" and "Inputs"; PoT section 2.5 "Validation 
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import isqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.evaluation.arithmetic import ACTIVATION_BITS, ACTIVATION_LIMIT, FINEST, Activations, bit_length
+from offchain.evaluation.arithmetic import (
+    ACTIVATION_BITS,
+    ACTIVATION_LIMIT,
+    FINEST,
+    Activations,
+    bit_length,
+    groups_of,
+    spread,
+)
 
 WEIGHT_BITS: Final = 8
 WEIGHT_LIMIT: Final = 2 ** (WEIGHT_BITS - 1) - 1
@@ -23,6 +33,13 @@ MANTISSA_BITS: Final = 24
 IMAGE_FRACTION: Final = 12
 """uint8 images are read in 4096ths: fine against 255 steps, and first layers then need one limb."""
 IMAGE_LIMIT: Final = 2**IMAGE_FRACTION
+EPSILON_BITS: Final = 17
+"""Normalisations add ``2**-17`` (7.6e-6) to a variance before they divide by its root."""
+EPSILON: Final = 2.0**-EPSILON_BITS
+SCALE_BITS: Final = 15
+"""Learned scales of layer and rms norm."""
+AFFINE_BITS: Final = 23
+"""Factors of a folded batch norm."""
 _BLOCK: Final = 1 << 20
 """Weights quantised at once: bounds the temporaries, whatever the kernel's size."""
 
@@ -89,7 +106,7 @@ def quantise_linear(kernel: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
         distance = np.clip(top_exponent - exponent, 0, 16)
         weight[start : start + rows] = round_ratio(WEIGHT_LIMIT * mantissa, np.maximum(top, 1) << distance)
     multiplier, fraction = _multipliers(top, top_exponent)
-    whole, bias_fraction = (None, np.int64(0)) if bias is None else _bias(bias)
+    whole, bias_fraction = (None, np.int64(0)) if bias is None else quantise_vector(bias, MANTISSA_BITS)
     return Linear(weight.reshape(kernel.shape), multiplier, fraction, whole, bias_fraction)
 
 
@@ -105,13 +122,66 @@ def _multipliers(top: NDArray[Any], top_exponent: NDArray[Any]) -> tuple[NDArray
     return round_ratio(top, np.int64(WEIGHT_LIMIT) << right), np.int64(-shift - highest)
 
 
-def _bias(bias: NDArray[Any]) -> tuple[NDArray[Any], np.int64]:
-    """The bias in the fraction in which its largest entry is a 24-bit integer, exactly."""
-    mantissa, exponent = dyadic(bias)
+def quantise_vector(values: NDArray[Any], bits: int) -> tuple[NDArray[Any], np.int64]:
+    """Values in the fraction in which the largest has ``bits`` bits, at most 24; a bias has all 24.
+
+    With 24 bits the largest is exact.
+    """
+    mantissa, exponent = dyadic(values)
     if not mantissa.any():
         return mantissa, np.int64(FINEST)
-    fraction = -exponent[mantissa != 0].max()
-    return scale_to(bias, fraction), np.int64(fraction)
+    fraction = bits - MANTISSA_BITS - exponent[mantissa != 0].max()
+    return scale_to(values, fraction), np.int64(fraction)
+
+
+class Affine(NamedTuple):
+    """A factor and a summand per channel: what is left of a batch norm once its statistics stand."""
+
+    multiplier: NDArray[Any]
+    """``[channels]`` int64, ``|multiplier| <= 2**23``."""
+    multiplier_fraction: Any
+    bias: NDArray[Any]
+    """``[channels]`` int64, ``|bias| <= 2**24``."""
+    bias_fraction: Any
+
+
+_ROOT_BITS: Final = 96
+
+
+def quantise_batch_norm(
+    scale: NDArray[Any], bias: NDArray[Any], mean: NDArray[Any], var: NDArray[Any]
+) -> Affine:
+    """``a = scale / sqrt(max(var, 0) + 2**-17)`` and ``b = bias - mean * a`` per channel, each rounded once.
+
+    The root is ``floor(sqrt(.) * 2**96)``; all else up to the rounding is exact.
+    """
+    factors, summands = [], []
+    for s, b, m, v in zip(*(_fractions(part) for part in (scale, bias, mean, var)), strict=True):
+        root = isqrt(int((max(v, Fraction(0)) + Fraction(1, 1 << EPSILON_BITS)) * (1 << 2 * _ROOT_BITS)))
+        factor = s * (1 << _ROOT_BITS) / root
+        factors.append(factor)
+        summands.append(b - m * factor)
+    return Affine(*_whole(factors, AFFINE_BITS), *_whole(summands, MANTISSA_BITS))
+
+
+def _fractions(values: NDArray[Any]) -> list[Fraction]:
+    mantissa, exponent = dyadic(values)
+    return [
+        Fraction(m << e) if e >= 0 else Fraction(m, 1 << -e)
+        for m, e in zip(mantissa.tolist(), exponent.tolist(), strict=True)
+    ]
+
+
+def _whole(values: list[Fraction], bits: int) -> tuple[NDArray[Any], np.int64]:
+    """``quantise_vector`` of rationals."""
+    largest = max(abs(value) for value in values)
+    if largest == 0:
+        return np.zeros(len(values), np.int64), np.int64(FINEST)
+    exponent = largest.numerator.bit_length() - largest.denominator.bit_length()
+    exponent -= largest < Fraction(2) ** exponent
+    fraction = bits - 1 - exponent
+    scaled = [value * Fraction(2) ** fraction + Fraction(1, 2) for value in values]
+    return np.array([value.numerator // value.denominator for value in scaled]), np.int64(fraction)
 
 
 def quantise_mean(count: int) -> tuple[int, int]:
@@ -123,20 +193,27 @@ def quantise_mean(count: int) -> tuple[int, int]:
 def quantise_inputs(x: NDArray[Any]) -> Activations:
     """Samples as activations.
 
-    uint8 values are images: ``round(v / 255 * 4096)`` in fraction 12. A float32 sample takes the largest
-    fraction in which each of its values fits.
+    uint8 values are images: ``round(v / 255 * 4096)`` in fraction 12. int32 values are token ids, taken as
+    they are. A float32 group (a sample, or a position of a sequence) takes the largest fraction in which
+    each of its values fits.
 
     Args:
-        x: ``[n, ...]`` uint8 or finite float32.
+        x: ``[n, ...]`` uint8, int32 or finite float32.
     """
     if x.dtype == np.uint8:
-        return Activations(_IMAGE_VALUES[x], np.full(len(x), IMAGE_FRACTION, np.int64))
-    largest = np.abs(x).reshape(len(x), -1).max(axis=1)
+        return Activations(_IMAGE_VALUES[x], np.full(groups_of(x.shape), IMAGE_FRACTION, np.int64))
+    if x.dtype == np.int32:
+        return Activations(x.astype(np.int64), np.zeros(groups_of(x.shape), np.int64))
+    return quantise_groups(x, groups_of(x.shape))
+
+
+def quantise_groups(x: NDArray[Any], groups: tuple[int, ...]) -> Activations:
+    """Finite float32 values as activations, with a fraction for each of the leading axes ``groups``."""
+    largest = np.abs(x).reshape(*groups, -1).max(axis=-1)
     top, exponent = dyadic(largest)
     fraction = ACTIVATION_BITS - MANTISSA_BITS - exponent
     fraction = fraction - (scale_to(largest, fraction) > ACTIVATION_LIMIT)
-    shaped = fraction.reshape((-1,) + (1,) * (x.ndim - 1))
-    return Activations(scale_to(x, shaped), np.where(top == 0, FINEST, fraction))
+    return Activations(scale_to(x, spread(fraction, x)), np.where(top == 0, FINEST, fraction))
 
 
 _IMAGE_VALUES: Final = round_ratio(np.arange(256, dtype=np.int64) * IMAGE_LIMIT, np.int64(255))

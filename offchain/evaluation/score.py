@@ -10,18 +10,17 @@ Source: PoT section 2.1, footnote 3 (``VRF_Model``) and 2.5 "Validation Definite
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.data import Fragment, concatenate
+from offchain.data import Fragment, check_inputs, concatenate
 from offchain.evaluation import exact_jax, metrics, specification
 from offchain.evaluation.arithmetic import Activations
-from offchain.evaluation.metrics import Metric
-from offchain.models.artifact import check_tensors, decode_model
+from offchain.models.artifact import Tensors, check_tensors, decode_model
 from protocol.architecture import Architecture
 from protocol.crypto import keccak256
 from protocol.merkle import root
@@ -52,27 +51,50 @@ def outputs_of(
     backend: Backend = "auto",
     batch_size: int | None = None,
 ) -> Activations:
-    """Integer outputs per sample.
+    """Integer outputs of all samples; ``evaluate`` does not need them all at once.
 
     Raises:
-        InvalidArtifact: the tensors are not the architecture's.
+        InvalidArtifact: the tensors, or the samples, are not the architecture's.
     """
-    prepared = specification.prepare(check_tensors(tensors, architecture), architecture)
+    pieces = _outputs(check_tensors(tensors, architecture), architecture, x, backend, batch_size)
+    q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    return Activations(q.astype(np.int64), fraction.astype(np.int64))
+
+
+def _outputs(
+    tensors: Tensors,
+    architecture: Architecture,
+    x: NDArray[Any],
+    backend: Backend,
+    batch_size: int | None,
+) -> Iterator[Activations]:
+    check_inputs(x, architecture.input_shape, architecture.vocabulary)
+    prepared = specification.prepare(tensors, architecture)
+    size = exact_jax.batch_size_for(architecture, len(x)) if batch_size is None else batch_size
     if backend == "specification":
-        return specification.run(prepared, architecture, x)
-    return exact_jax.run(prepared, architecture, x, batch_size)
+        return (
+            specification.run(prepared, architecture, x[start : start + size])
+            for start in range(0, len(x), size)
+        )
+    batches = exact_jax.inputs_in_batches(x, size)
+    return exact_jax.stream(prepared, architecture, batches, images=x.dtype == np.uint8)
 
 
-def leaves(outputs: Activations) -> list[bytes]:
-    """One leaf per sample: ``keccak256(keccak256(index ‖ fraction ‖ outputs))``.
+def leaves(outputs: Activations, first: int = 0) -> list[bytes]:
+    """One leaf per sample: ``keccak256(keccak256(index ‖ fractions ‖ outputs))``.
 
     Big-endian, in 8, 4 and 2 bytes each; hashed twice, so that no inner node can pass for a leaf.
+
+    Args:
+        first: index of the first of these samples.
     """
     rows = outputs.q.astype(">i2").reshape(len(outputs.q), -1)
-    fractions = outputs.fraction.astype(">i4")
+    fractions = outputs.fraction.astype(">i4").reshape(len(rows), -1)
     return [
-        keccak256(keccak256(index.to_bytes(8, "big") + fractions[index].tobytes() + rows[index].tobytes()))
-        for index in range(len(rows))
+        keccak256(
+            keccak256((first + place).to_bytes(8, "big") + fractions[place].tobytes() + rows[place].tobytes())
+        )
+        for place in range(len(rows))
     ]
 
 
@@ -80,7 +102,7 @@ def evaluate(
     model: bytes,
     architecture: Architecture,
     fragments: Sequence[Fragment],
-    metric: Metric,
+    metric: str,
     *,
     backend: Backend = "auto",
     batch_size: int | None = None,
@@ -88,24 +110,32 @@ def evaluate(
     """Score and digest of a model file on the samples of the fragments, in their order.
 
     Args:
-        backend: ``auto`` is the fast one; all give the same integers.
+        metric: see ``protocol.metric``. backend: ``auto`` is the fast one; all give the same integers.
 
     Raises:
         InvalidArtifact: the file is not a model of this architecture, or there is no sample.
     """
     tensors = decode_model(model, architecture)
     samples = concatenate(fragments)
-    outputs = outputs_of(tensors, architecture, samples.x, backend=backend, batch_size=batch_size)
-    return Evaluation(metrics.score(outputs, samples.y, metric), root(leaves(outputs)), samples.count)
+    kept, hashed = metrics.tally(metric), list[bytes]()
+    for outputs in _outputs(tensors, architecture, samples.x, backend, batch_size):
+        first = len(hashed)
+        kept.add(outputs, samples.y[first : first + len(outputs.q)])
+        hashed += leaves(outputs, first)
+    return Evaluation(kept.score(), root(hashed), samples.count)
 
 
 class Scorer:
     """Scores many parameters on the same samples: what a provider optimises while it trains.
 
     The samples are turned into integers once and stay on the device.
+
+    Raises:
+        InvalidArtifact: the samples are not the architecture's.
     """
 
-    def __init__(self, architecture: Architecture, samples: Fragment, metric: Metric) -> None:
+    def __init__(self, architecture: Architecture, samples: Fragment, metric: str) -> None:
+        check_inputs(samples.x, architecture.input_shape, architecture.vocabulary)
         self._architecture, self._samples, self._metric = architecture, samples, metric
         size = exact_jax.batch_size_for(architecture, samples.count)
         self._batches = list(exact_jax.inputs_in_batches(samples.x, size))
@@ -119,12 +149,15 @@ class Scorer:
         checked = check_tensors(tensors, self._architecture)
         prepared = specification.prepare(checked, self._architecture)
         images = self._samples.x.dtype == np.uint8
-        outputs = exact_jax.run_batches(prepared, self._architecture, self._batches, images=images)
-        return metrics.score(outputs, self._samples.y, self._metric)
+        kept, first = metrics.tally(self._metric), 0
+        for outputs in exact_jax.stream(prepared, self._architecture, self._batches, images=images):
+            kept.add(outputs, self._samples.y[first : first + len(outputs.q)])
+            first += len(outputs.q)
+        return kept.score()
 
 
 def evaluate_params(
-    tensors: Mapping[str, NDArray[Any]], architecture: Architecture, samples: Fragment, metric: Metric
+    tensors: Mapping[str, NDArray[Any]], architecture: Architecture, samples: Fragment, metric: str
 ) -> int:
     """Millionths: the score of parameters in memory, equal to that of their model file.
 

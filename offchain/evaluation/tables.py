@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.evaluation.arithmetic import Activations
+from offchain.evaluation.arithmetic import Activations, spread
 
 DISTANCE_FRACTION: Final = 16
 """Distances from the largest logit, and losses, are counted in 2**-16."""
@@ -67,7 +67,12 @@ def _logarithms() -> list[int]:
     return table
 
 
-def _pinned(name: str, values: list[int], digest: str) -> NDArray[Any]:
+def pinned(name: str, values: list[int], digest: str) -> NDArray[Any]:
+    """The table as int64, once the SHA-256 of its big-endian bytes is the agreed one.
+
+    Raises:
+        RuntimeError: it is not; this machine must not score.
+    """
     table = np.array(values, dtype=">i8")
     found = hashlib.sha256(table.tobytes()).hexdigest()
     if found != digest:
@@ -77,27 +82,27 @@ def _pinned(name: str, values: list[int], digest: str) -> NDArray[Any]:
     return table.astype(np.int64)
 
 
-_COARSE = _pinned(
+_COARSE = pinned(
     "coarse exponential",
     _powers(1, 5, 1 << _COARSE_BITS),
     "adf2c4b91cb07ea178ca63159c8d15879baa1e3a5076f908daa5fc976346cc3c",
 )
-_FINE = _pinned(
+_FINE = pinned(
     "fine exponential",
     _powers(1, 16, 1 << _FINE_BITS),
     "115aa6ab56ac61f67fba006957afac76e023175073c9f15a8ea18afd730c6ecc",
 )
-_LOG = _pinned("logarithm", _logarithms(), "8bd3636d662c118148b58600ebba49a09989c07cc3d2f731a47d7e2276bd2f02")
+_LOG = pinned("logarithm", _logarithms(), "8bd3636d662c118148b58600ebba49a09989c07cc3d2f731a47d7e2276bd2f02")
 
 
 def distances(q: Any, fraction: Any, xp: ModuleType) -> Any:
     """How far each value lies below its row's largest, in ``2**-16``, saturated at ``DISTANCE_LIMIT``.
 
     Args:
-        q: ``[n, ..., classes]`` int64. fraction: ``[n]`` int64.
+        q: ``[n, ..., classes]`` int64. fraction: one per group, int64.
     """
     below = q.max(axis=-1, keepdims=True) - q
-    shift = (DISTANCE_FRACTION - fraction).reshape((-1,) + (1,) * (q.ndim - 1))
+    shift = spread(DISTANCE_FRACTION - fraction, q)
     right = xp.clip(-shift, 0, 62)
     half = xp.left_shift(xp.ones_like(right), right) >> 1
     return xp.minimum(((below << xp.clip(shift, 0, 40)) + half) >> right, DISTANCE_LIMIT)

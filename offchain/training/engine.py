@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from offchain.data import Fragment, concatenate
-from offchain.evaluation.metrics import MILLIONTHS, Metric
 from offchain.evaluation.score import Scorer
 from offchain.models.artifact import Tensors, check_tensors, encode_model
 from offchain.models.network import from_tensors, to_tensors
@@ -33,6 +32,7 @@ from offchain.training.checkpoint import Best, Checkpoints
 from protocol.architecture import Architecture
 from protocol.crypto import sha256
 from protocol.errors import InvalidArtifact
+from protocol.metric import perfect_score
 
 FIRST_STEPS: Final = 16
 """Steps of the first dispatch, before anything about their duration is known."""
@@ -87,7 +87,8 @@ class TrainingTask:
     architecture: Architecture
     fragments: Sequence[Fragment]
     """The order's training fragments."""
-    metric: Metric
+    metric: str
+    """As in ``protocol.metric``."""
     initial: Tensors | None = None
     """Parameters to start from, by tensor name; None starts fresh."""
 
@@ -201,7 +202,7 @@ class _Run:
         self._checkpoints = None if directory is None else Checkpoints(directory, fingerprint(task, config))
         self._data = step.on_device(training)
         self._scorer = Scorer(task.architecture, holdout, task.metric)
-        self._perfect = MILLIONTHS if task.metric == "accuracy" else 0
+        self._perfect = perfect_score(task.metric)
         self._key = jax.random.key(config.seed)
         self._dispatch = step.compiled(task.architecture, config.recipe)
         self._state = step.start(task.architecture, config.recipe, config.seed, initial)

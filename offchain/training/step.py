@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from offchain.data import Fragment
-from offchain.models.network import Parameters, build, initialise
+from offchain.models.network import Parameters, build, initialise, with_statistics
 from protocol.architecture import Architecture, parameter_count
 
 
@@ -83,25 +83,42 @@ def start(architecture: Architecture, recipe: Recipe, seed: int, parameters: Par
 
 
 def _real(x: jax.Array, compute: Any) -> jax.Array:
+    if x.dtype == jnp.int32:
+        return x
     return x.astype(compute) / 255 if x.dtype == jnp.uint8 else x.astype(compute)
+
+
+def mean_loss(architecture: Architecture, outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """What training lowers: cross-entropy in nats per sample or token, or the mean squared error."""
+    if architecture.output == "regression":
+        return jnp.mean(jnp.square(outputs - y))
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, y))
 
 
 @lru_cache(maxsize=16)
 def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
     """The dispatch of one architecture and recipe."""
-    network, transformation = build(architecture), optimiser(recipe)
+    network, transformation = build(architecture, training=True), optimiser(recipe)
     compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
-    def loss_of(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_of(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         narrow = jax.tree.map(lambda value: value.astype(compute), parameters)
-        logits: Any = network.apply({"params": narrow}, _real(x, compute))
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y))
+        outputs, seen = network.apply(
+            {"params": narrow}, _real(x, compute), rngs={"dropout": key}, mutable=["statistics"]
+        )
+        return mean_loss(architecture, outputs.astype(jnp.float32), y), seen.get("statistics", {})
 
     def one(state: State, data: Data, key: jax.Array) -> tuple[State, jax.Array]:
-        drawn = jax.random.randint(jax.random.fold_in(key, state.step), (recipe.batch_size,), 0, len(data.y))
-        loss, gradient = jax.value_and_grad(loss_of)(state.parameters, data.x[drawn], data.y[drawn])
+        own = jax.random.fold_in(key, state.step)
+        drawn = jax.random.randint(own, (recipe.batch_size,), 0, len(data.y))
+        # The draw of the batch is as it was before layers drew anything; theirs is a key apart.
+        apart = jax.random.fold_in(own, 1)
+        (loss, seen), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.parameters, data.x[drawn], data.y[drawn], apart
+        )
         updates, moments = transformation.update(gradient, state.optimiser, state.parameters)
-        return State(optax.apply_updates(state.parameters, updates), moments, state.step + 1), loss
+        updated = optax.apply_updates(state.parameters, updates)
+        return State(with_statistics(updated, state.parameters, seen), moments, state.step + 1), loss
 
     def body(carry: tuple[State, jax.Array], data: Data, key: jax.Array) -> tuple[State, jax.Array]:
         after, loss = one(carry[0], data, key)

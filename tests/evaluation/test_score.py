@@ -12,11 +12,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 from offchain.data import Fragment
-from offchain.evaluation.arithmetic import Activations
-from offchain.evaluation.metrics import METRICS, Metric, score
-from offchain.evaluation.score import EVALUATOR, evaluate, evaluate_params, leaves, outputs_of
+from offchain.evaluation import conformance
+from offchain.evaluation.conformance import stream
+from offchain.evaluation.score import EVALUATOR, evaluate, evaluate_params
 from offchain.models.artifact import decode_model, encode_model
 from offchain.models.families import cnn, mlp
+from offchain.models.layers import VOCABULARY
 from offchain.models.network import build, from_tensors
 from offchain.training.engine import TrainingConfig, TrainingTask, train
 from protocol.architecture import (
@@ -32,9 +33,10 @@ from protocol.architecture import (
     shapes,
 )
 from protocol.errors import InvalidArtifact
-from protocol.merkle import proof, root, verify
+from protocol.metric import metrics_for
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "exact.json"
+GOLDEN_SUITE = GOLDEN.with_name("exactness.json")
 REWRITE = "DTN_REWRITE_GOLDEN"
 
 RESIDUAL = Architecture(
@@ -53,12 +55,6 @@ RESIDUAL = Architecture(
     ),
 )
 SUITE = {"mlp": mlp((64,), 10), "cnn": cnn((8, 8, 1), 10), "residual": RESIDUAL}
-
-
-def stream(label: str, count: int) -> np.ndarray:
-    """``count`` 16-bit integers that depend on nothing but the label: no library's generator may drift."""
-    blocks = [hashlib.sha256(f"{label} {i}".encode()).digest() for i in range(-(-count // 16))]
-    return np.frombuffer(b"".join(blocks), ">i2")[:count].astype(np.int64)
 
 
 def fixed_case(name: str) -> tuple[bytes, Architecture, Fragment]:
@@ -80,7 +76,7 @@ def test_scores_and_digests_are_the_ones_the_network_agreed_on() -> None:
     found = {"evaluator": EVALUATOR, "cases": {}}
     for name in SUITE:
         model, architecture, fragment = fixed_case(name)
-        for metric in METRICS:
+        for metric in metrics_for("classification"):
             one, two = (
                 evaluate(model, architecture, [fragment], metric, backend=backend)
                 for backend in ("specification", "jax")
@@ -94,6 +90,22 @@ def test_scores_and_digests_are_the_ones_the_network_agreed_on() -> None:
     if os.environ.get(REWRITE):
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
     assert json.loads(GOLDEN.read_text()) == found
+
+
+def test_every_layer_kind_and_family_gives_the_digests_the_network_agreed_on() -> None:
+    """The suite that machines compare (``python -m benchmarks.exactness``), by both backends."""
+    one, two = conformance.run("specification"), conformance.run("jax")
+    assert one == two
+    found = {
+        "suite": conformance.SUITE,
+        "digest": one.digest.hex(),
+        "per_model": [{"model": name, "digest": digest.hex()} for name, digest in one.per_model.items()],
+    }
+    if os.environ.get(REWRITE):
+        GOLDEN_SUITE.write_text(json.dumps(found, indent=1) + "\n")
+    assert json.loads(GOLDEN_SUITE.read_text()) == found
+    kinds = {layer.kind for model in conformance.models().values() for layer in model.layers}
+    assert kinds == set(VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +147,7 @@ def test_the_exact_score_is_faithful_to_float32_on_real_data(
 def test_parameters_in_memory_score_as_their_file_does() -> None:
     for name in SUITE:
         model, architecture, fragment = fixed_case(name)
-        for metric in METRICS:
+        for metric in metrics_for("classification"):
             in_memory = evaluate_params(decode_model(model, architecture), architecture, fragment, metric)
             assert in_memory == evaluate(model, architecture, [fragment], metric).score
 
@@ -148,36 +160,6 @@ def test_fragments_are_scored_in_their_order_and_their_cut_does_not_matter() -> 
     )
     turned = evaluate(model, architecture, cut[::-1], "accuracy")
     assert turned.digest != evaluate(model, architecture, cut, "accuracy").digest
-
-
-def test_a_dispute_can_point_at_one_sample() -> None:
-    model, architecture, fragment = fixed_case("mlp")
-    digest = evaluate(model, architecture, [fragment], "accuracy").digest
-    whole = leaves(outputs_of(decode_model(model, architecture), architecture, fragment.x))
-    assert root(whole) == digest and verify(whole[17], proof(whole, 17), digest)
-
-
-def logits(rows: list[list[int]], fraction: int = 0) -> Activations:
-    return Activations(np.array(rows), np.full(len(rows), fraction))
-
-
-def metric_of(rows: list[list[int]], labels: list[int], metric: Metric, fraction: int = 0) -> int:
-    return score(logits(rows, fraction), np.array(labels, np.int32), metric)
-
-
-def test_ties_go_to_the_lowest_class_and_shares_round_half_up() -> None:
-    assert metric_of([[3, 3, 1]], [0], "accuracy") == 1_000_000
-    assert metric_of([[3, 3, 1]], [1], "accuracy") == 0
-    assert metric_of([[1, 0]] * 3, [0, 0, 1], "accuracy") == 666_667
-    assert metric_of([[1, 0]] * 3, [0, 1, 1], "accuracy") == 333_333
-
-
-def test_losses_are_negated_nats() -> None:
-    assert metric_of([[0, 0]], [1], "cross_entropy") == pytest.approx(-693_147, abs=20)
-    assert metric_of([[0, 0, 0, 0]], [2], "cross_entropy") == pytest.approx(-1_386_294, abs=20)
-    assert metric_of([[20, 0]], [0], "cross_entropy") == 0
-    assert metric_of([[20, 0]], [1], "cross_entropy") == -20_000_000
-    assert metric_of([[30000, 0]], [1], "cross_entropy", fraction=-60) == -16384 * 1_000_000
 
 
 def test_what_is_no_model_is_refused_in_one_sentence() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from offchain.models.families import cnn, mlp
+from offchain.evaluation import conformance
 from offchain.models.layers import VOCABULARY
 from protocol import architecture as vocabulary
 from protocol.architecture import (
@@ -44,7 +44,7 @@ def test_tensors_are_named_by_layer_and_shaped_by_what_comes_before() -> None:
     assert parameter_count(small) == 108 + 4 + 80 + 5
 
 
-@pytest.mark.parametrize("architecture", [mlp((64,), 10), cnn((8, 8, 1), 10)])
+@pytest.mark.parametrize("architecture", list(conformance.models().values()))
 def test_an_architecture_survives_its_json(architecture: Architecture) -> None:
     again = Architecture.model_validate_json(architecture.model_dump_json())
     assert again == architecture and hash(again) == hash(architecture)
@@ -63,7 +63,33 @@ REFUSED = {
     "features as a fraction": ([8], [dense(2.0)], "layer 0"),
     "features as a truth value": ([8], [dense(True)], "layer 0"),
     "a dimension too large": ([8], [dense(2**16 + 1)], "layer 0"),
-    "dense on an image": ([8, 8, 1], [dense()], "layer 0: dense"),
+    "dense on an image, and no flatten": ([8, 8, 1], [dense()], "classification"),
+    "layer norm on an image": ([8, 8, 1], [{"kind": "layer_norm"}, dense()], "layer 0: layer_norm"),
+    "embedding after another layer": (
+        [8],
+        [dense(), {"kind": "embedding", "vocabulary": 9, "features": 2}],
+        "layer 1: embedding",
+    ),
+    "heads that do not divide": ([8, 6], [{"kind": "causal_attention", "heads": 4}], "layer 0: causal"),
+    "attention on a vector": ([8], [{"kind": "causal_attention", "heads": 4}], "layer 0: causal"),
+    "lstm on an image": ([8, 8, 1], [{"kind": "lstm", "features": 4}], "layer 0: lstm"),
+    "attention over too long a sequence": (
+        [4096, 8],
+        [{"kind": "causal_attention", "heads": 8}, {"kind": "last"}],
+        "layer 0: causal_attention: needs 134217728 values",
+    ),
+    "a sequence too long": (
+        [4097],
+        [{"kind": "embedding", "vocabulary": 9, "features": 2}, {"kind": "last"}],
+        "4097 positions",
+    ),
+    "too many recurrent steps": (
+        [4096, 1],
+        [{"kind": "lstm", "features": 1}] * 3 + [{"kind": "last"}, dense()],
+        "12288 recurrent steps",
+    ),
+    "a slope of one": ([8], [{"kind": "leaky_relu", "slope_permille": 1000}, dense()], "layer 0"),
+    "a slope as a fraction": ([8], [{"kind": "leaky_relu", "slope_permille": 0.5}, dense()], "layer 0"),
     "conv on a vector": ([8], [{"kind": "conv", "features": 2}, dense()], "layer 0: conv"),
     "window larger than image": ([2, 2, 1], [{"kind": "max_pool", "window": [3, 3]}], "layer 0: max_pool"),
     "add without a partner": ([8], [dense(), {"kind": "add", "other": "later"}], "layer 1: add"),
@@ -100,6 +126,16 @@ def test_what_is_not_well_formed_is_refused_with_its_place(case: str) -> None:
     input_shape, layers, place = REFUSED[case]
     with pytest.raises(InvalidDocument, match=place):
         Architecture.model_validate({"input_shape": input_shape, "layers": layers})
+
+
+def test_a_next_token_model_has_an_output_for_each_position() -> None:
+    layers = ({"kind": "embedding", "vocabulary": 9, "features": 2}, dense(9))
+    document = {"input_shape": [5], "output": "next_token", "layers": layers}
+    model = Architecture.model_validate(document)
+    assert shapes(model)[-1] == (5, 9) and model.vocabulary == 9
+    for wrong in ({"output": "classification"}, {"layers": (*layers, {"kind": "last"})}):
+        with pytest.raises(InvalidDocument, match="ends in"):
+            Architecture.model_validate({**document, **wrong})
 
 
 def test_a_softmax_at_the_end_belongs_to_the_metric() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from offchain.data import Fragment, concatenate, decode_fragment, encode_fragment
+from offchain.data import Form, Fragment, concatenate, decode_fragment, encode_fragment, form_of
 from offchain.models.artifact import decode_model, encode_model
-from offchain.models.families import cnn, mlp
+from offchain.models.families import cnn, lstm, mlp, transformer
 from offchain.models.network import build, from_tensors, initialise, to_tensors
 from offchain.tensors import MAX_HEADER_BYTES, write_tensors
 from protocol.architecture import Architecture, parameter_shapes
@@ -115,7 +115,7 @@ def test_zero_and_denormal_parameters_are_fine() -> None:
 def test_a_fragment_survives_its_file_and_its_hash_hides_it_behind_the_salt() -> None:
     x, y = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([0, 1, 2], np.int32)
     data = encode_fragment(x, y, SALT)
-    again = decode_fragment(data, (2, 2, 1), 3)
+    again = decode_fragment(data, Form((2, 2, 1), None, (), 3))
     assert (again.x == x).all() and (again.y == y).all() and again.count == 3
     assert data == encode_fragment(x, y, SALT) != encode_fragment(x, y, SALT[::-1])
 
@@ -145,7 +145,30 @@ def hostile_fragments() -> dict[str, bytes]:
 @pytest.mark.parametrize("case", hostile_fragments())
 def test_a_hostile_fragment_is_refused(case: str) -> None:
     with pytest.raises(InvalidArtifact):
-        decode_fragment(hostile_fragments()[case], (4,), 2)
+        decode_fragment(hostile_fragments()[case], Form((4,), None, (), 2))
+
+
+def test_tokens_series_and_real_targets_survive_their_files() -> None:
+    tokens = np.array([[0, 5, 8], [1, 2, 3]], np.int32)
+    numbers = np.array([[0.5, -1e-45], [3e38, 0]], np.float32)
+    series = np.ones((2, 3, 2), np.float32)
+    labels = np.array([0, 1], np.int32)
+    writer = transformer((3,), 9, 4, 1, 2, vocabulary=9)
+    cases = [
+        (tokens, tokens, form_of(writer, 9)),
+        (series, labels, form_of(lstm((3, 2), 2), 2)),
+        (series, numbers, form_of(lstm((3, 2), 2, output="regression"), None)),
+    ]
+    for x, y, form in cases:
+        again = decode_fragment(encode_fragment(x, y, SALT), form)
+        assert (again.x == x).all() and (again.y == y).all() and again.y.dtype == y.dtype
+        for other in (form._replace(classes=None if form.classes else 9), form._replace(target_shape=(7,))):
+            with pytest.raises(InvalidArtifact):
+                decode_fragment(encode_fragment(x, y, SALT), other)
+    with pytest.raises(InvalidArtifact, match="tokens must lie"):
+        decode_fragment(encode_fragment(tokens + 1, tokens, SALT), form_of(writer, 9))
+    with pytest.raises(InvalidArtifact, match="tokens must lie"):
+        encode_fragment(tokens - 1, tokens, SALT)
 
 
 def test_a_client_learns_before_publishing_what_would_be_refused() -> None:

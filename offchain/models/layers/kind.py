@@ -48,8 +48,12 @@ class LayerKind(ABC, Generic[L]):
         return None, limit
 
     @abstractmethod
-    def module(self, layer: L, name: str) -> Module:
-        """The float layer, created inside a Flax module under ``name``."""
+    def module(self, layer: L, name: str, training: bool) -> Module:
+        """The float layer, created inside a Flax module under ``name``.
+
+        In training it may draw random numbers (``make_rng("dropout")``) and report what it has seen of the
+        data (``sow("statistics", tensor, …)``, see ``offchain/models/network.py``).
+        """
 
     @abstractmethod
     def specification(self, layer: L, prepared: Any, *inputs: Activations) -> Activations:

@@ -1,4 +1,4 @@
-"""Pooling: the largest or the mean of a window, or of a whole image.
+"""Pooling: the largest or the mean of a window, of a whole image or sequence; the end of a sequence.
 
 Guarantees: a maximum is exact in any container; a mean is an exact integer sum times the rounded factor
 ``1 / count``, brought back to 16 bits like any contraction, so that it keeps the bits that the sum gained.
@@ -24,7 +24,7 @@ from offchain.evaluation.bounds import FLOAT32_EXACT, plan_wide
 from offchain.evaluation.quantise import quantise_mean
 from offchain.models.layers.kind import LayerKind, Module
 from offchain.models.layers.linear import padding_of
-from protocol.architecture import AvgPool, GlobalAvgPool, MaxPool, Shape
+from protocol.architecture import AvgPool, GlobalAvgPool, Last, MaxPool, Shape
 
 MeanPlan = tuple[Literal["float32", "float64", "int64"], Literal["float64", "int64"]]
 """Containers of the sum and of the sum times its factor."""
@@ -69,7 +69,7 @@ class MaxPoolKind(LayerKind[MaxPool]):
 
     schema = MaxPool
 
-    def module(self, layer: MaxPool, name: str) -> Module:
+    def module(self, layer: MaxPool, name: str, training: bool) -> Module:
         return lambda x: linen.max_pool(x, layer.window, layer.strides, layer.padding)
 
     def specification(self, layer: MaxPool, prepared: Any, *inputs: Activations) -> Activations:
@@ -89,7 +89,7 @@ class AvgPoolKind(LayerKind[AvgPool]):
     def plan(self, layer: AvgPool, shape: Shape, limit: int, prepared: Any) -> tuple[MeanPlan, int]:
         return _plan_mean(math.prod(layer.window), limit), ACTIVATION_LIMIT
 
-    def module(self, layer: AvgPool, name: str) -> Module:
+    def module(self, layer: AvgPool, name: str, training: bool) -> Module:
         return lambda x: linen.avg_pool(x, layer.window, layer.strides, layer.padding)
 
     def specification(self, layer: AvgPool, prepared: Any, *inputs: Activations) -> Activations:
@@ -103,21 +103,43 @@ class AvgPoolKind(LayerKind[AvgPool]):
 
 
 class GlobalAvgPoolKind(LayerKind[GlobalAvgPool]):
-    """Mean over height and width."""
+    """Mean over height and width, or over positions, whose fractions are then joined first."""
 
     schema = GlobalAvgPool
 
     def plan(self, layer: GlobalAvgPool, shape: Shape, limit: int, prepared: Any) -> tuple[MeanPlan, int]:
-        return _plan_mean(shape[0] * shape[1], limit), ACTIVATION_LIMIT
+        # Joining the positions of a sequence may bring any integer up to the limit.
+        reached = ACTIVATION_LIMIT if len(shape) == 2 else limit
+        return _plan_mean(math.prod(shape[:-1]), reached), ACTIVATION_LIMIT
 
-    def module(self, layer: GlobalAvgPool, name: str) -> Module:
-        return lambda x: jnp.mean(x, axis=(1, 2))
+    def module(self, layer: GlobalAvgPool, name: str, training: bool) -> Module:
+        return lambda x: jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
 
     def specification(self, layer: GlobalAvgPool, prepared: Any, *inputs: Activations) -> Activations:
         (x,) = inputs
-        return _mean(x.q.sum(axis=(1, 2)), x.q.shape[1] * x.q.shape[2], x.fraction)
+        x = arithmetic.join(x, 1) if x.fraction.ndim > 1 else x
+        places = x.q.shape[1:-1]
+        return _mean(x.q.sum(axis=tuple(range(1, x.q.ndim - 1))), math.prod(places), x.fraction)
 
     def exact(self, layer: GlobalAvgPool, prepared: Any, plan: MeanPlan, *inputs: Traced) -> Traced:
         (x,) = inputs
-        sums = x.q.astype(plan[0]).sum(axis=(1, 2))
-        return _mean_traced(sums, x.q.shape[1] * x.q.shape[2], x.fraction, plan)
+        x = arithmetic_jax.join(x, 1) if x.fraction.ndim > 1 else x
+        sums = x.q.astype(plan[0]).sum(axis=tuple(range(1, x.q.ndim - 1)))
+        return _mean_traced(sums, math.prod(x.q.shape[1:-1]), x.fraction, plan)
+
+
+class LastKind(LayerKind[Last]):
+    """The last position of a sequence."""
+
+    schema = Last
+
+    def module(self, layer: Last, name: str, training: bool) -> Module:
+        return lambda x: x[:, -1]
+
+    def specification(self, layer: Last, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        return Activations(x.q[:, -1], x.fraction[:, -1])
+
+    def exact(self, layer: Last, prepared: Any, plan: Any, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        return Traced(x.q[:, -1], x.fraction[:, -1])

@@ -1,0 +1,120 @@
+"""Smooth activation functions: sigmoid and tanh, and gelu and silu, which are ``x`` times such a curve.
+
+Guarantees: curves are read from pinned tables (``functions.py``); a product with them is exact; one
+normalisation ends each layer, so that small outputs keep their bits. Gelu is the form with erf.
+
+Source: docs/exact-1.md, "Curves"; design section 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen
+
+from offchain.evaluation import arithmetic, arithmetic_jax
+from offchain.evaluation import functions as curves
+from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
+from offchain.evaluation.arithmetic_jax import Traced
+from offchain.evaluation.bounds import FLOAT32_EXACT, FLOAT64_EXACT
+from offchain.models.layers.kind import L, LayerKind, Module
+from protocol.architecture import Gelu, Shape, Sigmoid, Silu, Tanh
+
+
+class SigmoidKind(LayerKind[Sigmoid]):
+    """``1 / (1 + exp(-x))``."""
+
+    schema = Sigmoid
+
+    def plan(self, layer: Sigmoid, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+        return _plan_curve()
+
+    def module(self, layer: Sigmoid, name: str, training: bool) -> Module:
+        return linen.sigmoid
+
+    def specification(self, layer: Sigmoid, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        value = curves.symmetric_at(curves.SIGMOID, curves.argument(x.q, arithmetic.spread(x.fraction, x.q)))
+        return arithmetic.normalise(value, _curve_fraction(x.fraction))
+
+    def exact(self, layer: Sigmoid, prepared: Any, plan: str, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        argument = curves.argument_traced(x.q, arithmetic.spread(x.fraction, x.q))
+        value = curves.symmetric_at_traced(curves.SIGMOID, argument)
+        return arithmetic_jax.normalise(value.astype(plan), _curve_fraction(x.fraction))
+
+
+class TanhKind(LayerKind[Tanh]):
+    """``tanh(x)``."""
+
+    schema = Tanh
+
+    def plan(self, layer: Tanh, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+        return _plan_curve()
+
+    def module(self, layer: Tanh, name: str, training: bool) -> Module:
+        return jnp.tanh
+
+    def specification(self, layer: Tanh, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        value = curves.odd_at(curves.TANH, curves.argument(x.q, arithmetic.spread(x.fraction, x.q)))
+        return arithmetic.normalise(value, _curve_fraction(x.fraction))
+
+    def exact(self, layer: Tanh, prepared: Any, plan: str, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        argument = curves.argument_traced(x.q, arithmetic.spread(x.fraction, x.q))
+        value = curves.odd_at_traced(curves.TANH, argument)
+        return arithmetic_jax.normalise(value.astype(plan), _curve_fraction(x.fraction))
+
+
+class _GatedKind(LayerKind[L]):
+    """``x * curve(x)`` for a curve with ``f(-x) = 1 - f(x)``."""
+
+    curve: ClassVar[curves.Curve]
+
+    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+        assert limit << curves.CURVE_FRACTION < FLOAT64_EXACT
+        return "float64", ACTIVATION_LIMIT
+
+    def specification(self, layer: L, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        gate = curves.symmetric_at(self.curve, curves.argument(x.q, arithmetic.spread(x.fraction, x.q)))
+        return arithmetic.normalise(x.q * gate, x.fraction + curves.CURVE_FRACTION)
+
+    def exact(self, layer: L, prepared: Any, plan: str, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        argument = curves.argument_traced(x.q, arithmetic.spread(x.fraction, x.q))
+        gate = curves.symmetric_at_traced(self.curve, argument)
+        wide = x.q.astype(plan) * gate.astype(plan)
+        return arithmetic_jax.normalise(wide, x.fraction + curves.CURVE_FRACTION)
+
+
+class GeluKind(_GatedKind[Gelu]):
+    """``x`` times the normal distribution function of ``x``."""
+
+    schema = Gelu
+    curve = curves.NORMAL
+
+    def module(self, layer: Gelu, name: str, training: bool) -> Module:
+        return lambda x: linen.gelu(x, approximate=False)
+
+
+class SiluKind(_GatedKind[Silu]):
+    """``x * sigmoid(x)``."""
+
+    schema = Silu
+    curve = curves.SIGMOID
+
+    def module(self, layer: Silu, name: str, training: bool) -> Module:
+        return linen.silu
+
+
+def _plan_curve() -> tuple[str, int]:
+    assert 2 * curves.ONE <= FLOAT32_EXACT
+    return "float32", ACTIVATION_LIMIT
+
+
+def _curve_fraction(fraction: Any) -> Any:
+    """The fraction of the curves' values, once per group."""
+    return fraction * 0 + curves.CURVE_FRACTION

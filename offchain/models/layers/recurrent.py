@@ -1,0 +1,322 @@
+"""LSTM and GRU: layers that go through a sequence step by step.
+
+The part of the inputs is one contraction for all positions; a step adds the part of the state. Between
+steps everything is fixed point, since its size is known: gates lie in [0, 1], a cell grows by at most one
+per step. Guarantees: every step is exact in int64 and, for the sums that ``plan`` proves, in float64 and
+float32; a position depends on none after it.
+
+Source: docs/exact-1.md, "Recurrence"; design section 7; the cells are those of Flax and PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from numpy.typing import NDArray
+
+from offchain.evaluation import arithmetic, arithmetic_jax
+from offchain.evaluation import functions as curves
+from offchain.evaluation.arithmetic import Activations, spread
+from offchain.evaluation.arithmetic_jax import Traced
+from offchain.evaluation.bounds import FLOAT64_EXACT, Contraction, plan_contraction
+from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
+from offchain.evaluation.quantise import Linear, quantise_linear, quantise_vector
+from offchain.models.layers.contraction import dot, scaled_sums
+from offchain.models.layers.kind import LayerKind, Module
+from protocol.architecture import MAX_POSITIONS, Gru, Lstm, Shape
+
+STATE_FRACTION: Final = 14
+"""Fraction of a layer's outputs, which lie in [-1, 1]."""
+STATE_LIMIT: Final = 1 << STATE_FRACTION
+GATE_FRACTION: Final = 15
+PART_BITS: Final = 34
+"""What inputs, state and bias each add to a gate's argument saturates at ``2**34``, which is 16384."""
+
+
+class Recurrent(NamedTuple):
+    """Integers of a recurrent layer."""
+
+    kernel: Linear
+    recurrent: Linear
+    bias: Any
+    """``[gates]``, ``|bias| < 2**24``."""
+    bias_fraction: Any
+    recurrent_bias: Any
+    """``[features]``, or zeros where there is none."""
+    recurrent_bias_fraction: Any
+
+
+RecurrentPlan = tuple[Contraction, Contraction]
+
+
+def _prepare(tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
+    own = tensors.get("recurrent_bias", np.zeros(1, np.float32))
+    return Recurrent(
+        quantise_linear(tensors["kernel"], None),
+        quantise_linear(tensors["recurrent"], None),
+        *quantise_vector(tensors["bias"], 24),
+        *quantise_vector(own, 24),
+    )
+
+
+def _plan(prepared: Recurrent, limit: int) -> tuple[RecurrentPlan, int]:
+    # A cell: one more per step, at 2**20, times a gate at 2**15, beside another product of the kind.
+    assert (MAX_POSITIONS + 1) << (ARGUMENT_FRACTION + GATE_FRACTION + 1) < FLOAT64_EXACT
+    # The largest argument times a reset gate.
+    assert 1 << (PART_BITS + 1 + GATE_FRACTION) < FLOAT64_EXACT
+    plans = (
+        plan_contraction(prepared.kernel.weight, limit),
+        plan_contraction(prepared.recurrent.weight, STATE_LIMIT),
+    )
+    return plans, STATE_LIMIT
+
+
+def _part(values: NDArray[Any], fraction: Any) -> NDArray[Any]:
+    return arithmetic.align_saturating(values, fraction, ARGUMENT_FRACTION, PART_BITS)
+
+
+def _from_inputs(x: Activations, prepared: Recurrent) -> NDArray[Any]:
+    """What inputs and bias add to the gates: ``[n, positions, gates]`` in ``2**-20``."""
+    kernel = prepared.kernel
+    products = (x.q @ kernel.weight.astype(np.int64)) * kernel.multiplier
+    inputs = _part(products, spread(x.fraction + kernel.multiplier_fraction, products))
+    return inputs + _part(prepared.bias, prepared.bias_fraction)
+
+
+def _from_state(state: NDArray[Any], recurrent: Linear) -> NDArray[Any]:
+    """What the state adds to the gates: ``[n, gates]`` in ``2**-20``."""
+    products = (state @ recurrent.weight.astype(np.int64)) * recurrent.multiplier
+    return _part(products, STATE_FRACTION + recurrent.multiplier_fraction)
+
+
+def _saturated(argument: NDArray[Any]) -> NDArray[Any]:
+    limit = 1 << ARGUMENT_BITS
+    return np.clip(argument, -limit, limit)
+
+
+_GATE_DROP: Final = np.int64(CURVE_FRACTION - GATE_FRACTION)
+
+
+def _gate(argument: NDArray[Any]) -> NDArray[Any]:
+    return arithmetic.round_shift(curves.symmetric_at(curves.SIGMOID, _saturated(argument)), _GATE_DROP)
+
+
+def _tanh(argument: NDArray[Any]) -> NDArray[Any]:
+    return arithmetic.round_shift(curves.odd_at(curves.TANH, _saturated(argument)), _GATE_DROP)
+
+
+def _shift(values: Any, bits: int) -> Any:
+    """Half up, in int64 or float64."""
+    if values.dtype == np.int64:
+        return (values + (1 << (bits - 1))) >> bits
+    return jnp.floor(values * 2.0**-bits + 0.5)
+
+
+def _next_cell(cell: Any, forget: Any, enter: Any, new: Any) -> Any:
+    """``forget * cell + enter * new`` in ``2**-20``."""
+    refine = 1 << (ARGUMENT_FRACTION - GATE_FRACTION)
+    return _shift(forget * cell + enter * new * refine, GATE_FRACTION)
+
+
+class _Steps(NamedTuple):
+    """The traced side of the same: parts and gates in float64."""
+
+    recurrent: Linear
+    plan: Contraction
+
+    def from_state(self, state: jax.Array) -> jax.Array:
+        products = scaled_sums(dot, state.astype(jnp.float32), self.recurrent, self.plan)
+        return _part_traced(products, STATE_FRACTION + self.recurrent.multiplier_fraction)
+
+
+def _part_traced(values: jax.Array, fraction: Any) -> jax.Array:
+    return arithmetic_jax.align_saturating(values, fraction, ARGUMENT_FRACTION, PART_BITS)
+
+
+def _from_inputs_traced(x: Traced, prepared: Recurrent, plan: Contraction) -> jax.Array:
+    products = scaled_sums(dot, x.q, prepared.kernel, plan)
+    inputs = _part_traced(products, spread(x.fraction + prepared.kernel.multiplier_fraction, products))
+    bias = jnp.asarray(prepared.bias).astype(jnp.float64)
+    return inputs + _part_traced(bias, prepared.bias_fraction)
+
+
+def _saturated_traced(argument: jax.Array) -> jax.Array:
+    limit = float(1 << ARGUMENT_BITS)
+    return jnp.clip(argument, -limit, limit).astype(jnp.int32)
+
+
+def _gate_traced(argument: jax.Array) -> jax.Array:
+    value = curves.symmetric_at_traced(curves.SIGMOID, _saturated_traced(argument))
+    drop = CURVE_FRACTION - GATE_FRACTION
+    return ((value + (1 << (drop - 1))) >> drop).astype(jnp.float64)
+
+
+def _tanh_traced(argument: jax.Array) -> jax.Array:
+    value = curves.odd_at_traced(curves.TANH, _saturated_traced(argument))
+    drop = CURVE_FRACTION - GATE_FRACTION
+    return ((value + (1 << (drop - 1))) >> drop).astype(jnp.float64)
+
+
+def _over_positions(step: Any, carry: Any, inputs: jax.Array) -> jax.Array:
+    """``[n, positions, features]``: what ``step`` puts out for each position in turn."""
+    _, outputs = jax.lax.scan(step, carry, inputs.swapaxes(0, 1))
+    return outputs.swapaxes(0, 1)
+
+
+def _states(q: NDArray[Any]) -> Activations:
+    return Activations(q, np.full(q.shape[:2], STATE_FRACTION, np.int64))
+
+
+def _states_traced(q: jax.Array) -> Traced:
+    return Traced(q.astype(jnp.float32), jnp.full(q.shape[:2], STATE_FRACTION, jnp.int32))
+
+
+class LstmModule(linen.Module):
+    """The float LSTM, with one kernel for all gates."""
+
+    features: int
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gates = 4 * self.features
+        kernel = self.param("kernel", linen.initializers.lecun_normal(), (x.shape[-1], gates))
+        recurrent = self.param("recurrent", linen.initializers.orthogonal(), (self.features, gates))
+        bias = self.param("bias", _forgetful_bias, (gates,))
+
+        def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
+            state, cell = carry
+            enter, forget, new, leave = jnp.split(part + state @ recurrent, 4, axis=-1)
+            cell = linen.sigmoid(forget) * cell + linen.sigmoid(enter) * jnp.tanh(new)
+            state = linen.sigmoid(leave) * jnp.tanh(cell)
+            return (state, cell), state
+
+        zeros = jnp.zeros((len(x), self.features), x.dtype)
+        return _over_positions(step, (zeros, zeros), x @ kernel + bias)
+
+
+def _forgetful_bias(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+    """Zeros, but ones for the forget gate, so that an untrained cell remembers."""
+    return jnp.zeros(shape, dtype).at[shape[0] // 4 : shape[0] // 2].set(1)
+
+
+class LstmKind(LayerKind[Lstm]):
+    """Long short-term memory."""
+
+    schema = Lstm
+
+    def prepare(self, layer: Lstm, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
+        return _prepare(tensors)
+
+    def plan(self, layer: Lstm, shape: Shape, limit: int, prepared: Recurrent) -> tuple[RecurrentPlan, int]:
+        return _plan(prepared, limit)
+
+    def module(self, layer: Lstm, name: str, training: bool) -> Module:
+        return LstmModule(layer.features, name=name)
+
+    def specification(self, layer: Lstm, prepared: Recurrent, *inputs: Activations) -> Activations:
+        parts = _from_inputs(inputs[0], prepared)
+        cell = state = np.zeros((len(parts), layer.features), np.int64)
+        states = []
+        for position in range(parts.shape[1]):
+            arguments = parts[:, position] + _from_state(state, prepared.recurrent)
+            enter, forget, new, leave = np.split(arguments, 4, axis=-1)
+            cell = _next_cell(cell, _gate(forget), _gate(enter), _tanh(new))
+            state = _shift(_gate(leave) * _tanh(cell), 2 * GATE_FRACTION - STATE_FRACTION)
+            states.append(state)
+        return _states(np.stack(states, axis=1))
+
+    def exact(self, layer: Lstm, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
+        parts = _from_inputs_traced(inputs[0], prepared, plan[0])
+        steps = _Steps(prepared.recurrent, plan[1])
+
+        def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
+            state, cell = carry
+            enter, forget, new, leave = jnp.split(part + steps.from_state(state), 4, axis=-1)
+            cell = _next_cell(cell, _gate_traced(forget), _gate_traced(enter), _tanh_traced(new))
+            state = _shift(_gate_traced(leave) * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
+            return (state, cell), state
+
+        zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
+        return _states_traced(_over_positions(step, (zeros, zeros), parts))
+
+
+class GruModule(linen.Module):
+    """The float GRU, with one kernel for all gates."""
+
+    features: int
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gates = 3 * self.features
+        kernel = self.param("kernel", linen.initializers.lecun_normal(), (x.shape[-1], gates))
+        recurrent = self.param("recurrent", linen.initializers.orthogonal(), (self.features, gates))
+        bias = self.param("bias", linen.initializers.zeros, (gates,))
+        own = self.param("recurrent_bias", linen.initializers.zeros, (self.features,))
+
+        def step(state: jax.Array, part: jax.Array) -> Any:
+            reset, update, new = jnp.split(part, 3, axis=-1)
+            from_reset, from_update, from_new = jnp.split(state @ recurrent, 3, axis=-1)
+            keep = linen.sigmoid(update + from_update)
+            new = jnp.tanh(new + linen.sigmoid(reset + from_reset) * (from_new + own))
+            state = (1 - keep) * new + keep * state
+            return state, state
+
+        zeros = jnp.zeros((len(x), self.features), x.dtype)
+        return _over_positions(step, zeros, x @ kernel + bias)
+
+
+_CELL_DROP: Final = ARGUMENT_FRACTION - STATE_FRACTION
+
+
+class GruKind(LayerKind[Gru]):
+    """Gated recurrent units; the state is kept in ``2**-20``, and read and put out in ``2**-14``."""
+
+    schema = Gru
+
+    def prepare(self, layer: Gru, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
+        return _prepare(tensors)
+
+    def plan(self, layer: Gru, shape: Shape, limit: int, prepared: Recurrent) -> tuple[RecurrentPlan, int]:
+        return _plan(prepared, limit)
+
+    def module(self, layer: Gru, name: str, training: bool) -> Module:
+        return GruModule(layer.features, name=name)
+
+    def specification(self, layer: Gru, prepared: Recurrent, *inputs: Activations) -> Activations:
+        parts = _from_inputs(inputs[0], prepared)
+        own = _part(prepared.recurrent_bias, prepared.recurrent_bias_fraction)
+        cell = np.zeros((len(parts), layer.features), np.int64)
+        one, states = np.int64(1 << GATE_FRACTION), []
+        for position in range(parts.shape[1]):
+            reset, update, new = np.split(parts[:, position], 3, axis=-1)
+            state = _shift(cell, _CELL_DROP)
+            from_reset, from_update, from_new = np.split(_from_state(state, prepared.recurrent), 3, axis=-1)
+            keep = _gate(update + from_update)
+            gated = _shift(_gate(reset + from_reset) * (from_new + own), GATE_FRACTION)
+            cell = _next_cell(cell, keep, one - keep, _tanh(new + gated))
+            states.append(_shift(cell, _CELL_DROP))
+        return _states(np.stack(states, axis=1))
+
+    def exact(self, layer: Gru, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
+        parts = _from_inputs_traced(inputs[0], prepared, plan[0])
+        steps = _Steps(prepared.recurrent, plan[1])
+        bias = jnp.asarray(prepared.recurrent_bias).astype(jnp.float64)
+        own = _part_traced(bias, prepared.recurrent_bias_fraction)
+        one = 1 << GATE_FRACTION
+
+        def step(cell: jax.Array, part: jax.Array) -> Any:
+            reset, update, new = jnp.split(part, 3, axis=-1)
+            state = _shift(cell, _CELL_DROP)
+            from_reset, from_update, from_new = jnp.split(steps.from_state(state), 3, axis=-1)
+            keep = _gate_traced(update + from_update)
+            gated = _shift(_gate_traced(reset + from_reset) * (from_new + own), GATE_FRACTION)
+            cell = _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
+            return cell, _shift(cell, _CELL_DROP)
+
+        zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
+        return _states_traced(_over_positions(step, zeros, parts))
