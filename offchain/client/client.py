@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from offchain.client.orders import OrderRecord, OrderRecords
-from offchain.client.task_file import TaskFile, load_samples
+from offchain.client.task_file import TaskFile, load_data
 from offchain.committee import Committee, read_committee
 from offchain.config import read_key
 from offchain.models.artifact import decode_model
@@ -159,10 +159,10 @@ class Client:
         return EmbeddedStore(self.data_dir / "store")
 
     def _document(self, task: TaskFile, gateway: str, store: EmbeddedStore) -> TaskDocument:
-        samples = load_samples(task.data)
-        architecture = task.model.architecture(tuple(samples.x.shape[1:]), samples.classes)
+        form, classes, fragments = load_data(task)
+        architecture = task.model.architecture(form)
         references = []
-        for data, count in samples.fragments(task.test.of):
+        for data, count in fragments:
             cid = store.put(data)
             reference = FragmentReference(
                 sha256="0x" + sha256(data).hex(), cid=str(cid), size_bytes=len(data), samples=count
@@ -179,7 +179,7 @@ class Client:
                 "architecture": architecture.model_dump(mode="json"),
                 "initial_parameters": _initial_parameters(task, architecture, store),
                 "data": {
-                    "classes": samples.classes,
+                    "classes": classes,
                     "fragments": [reference.model_dump() for reference in references],
                     "split": split,
                     "gateways": [gateway],
