@@ -79,7 +79,7 @@ def measure(architecture: Architecture, seconds: float) -> dict[str, float]:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (1500, *architecture.input_shape), np.uint8)
     data = on_device(Fragment(x, rng.integers(0, 10, 1500, dtype=np.int32)))
-    recipe = TrainingConfig().recipe
+    recipe = TrainingConfig().recipe()
     began = time.perf_counter()
     engine = compiled(architecture, recipe)
     steps_per_s(engine, architecture, recipe, data, 1)

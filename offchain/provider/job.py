@@ -92,6 +92,8 @@ class Job:
             batch_size=self._config.batch_size,
             learning_rate=self._config.learning_rate,
             patience_steps=self._config.patience_steps,
+            # The whole window: a job that is killed and starts again follows the same plan.
+            budget_s=self._detail["order"]["trainWindow"] - self._config.deadline_margin_s,
         )
         log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
         result = train(
@@ -101,7 +103,10 @@ class Job:
             should_stop=self._should_stop,
             on_improved=self._claim,
             on_progress=self._note,
+            time_left=lambda: self._stop_at_s - time.time(),
         )
+        if result.model is None:
+            log.warning("order %s: no model was ready in time, so there is no claim", self.oid)
         log.info("training ended (%s) after %d steps, score %s", result.reason, result.step, result.score)
 
     def _fetch(self) -> TrainingTask | None:

@@ -3,7 +3,7 @@
 Guarantees: what decides an improvement is the exact score (``exact-1``) on held-out training samples, the
 same function by which validators will pay; ``should_stop`` is asked between dispatches, which are kept
 under half a second; a killed run started again with the same directory goes on where it was and reports
-nothing older than its best. Deadlines are the caller's: the engine's clock only paces dispatches.
+nothing older than its best. Of the time it is given it keeps enough to score its last steps (`schedule`).
 
 Where several processes share few cores, set ``NPROC`` (XLA's threads per process) before JAX starts; call
 ``use_compilation_cache`` once per process to compile each architecture once per machine.
@@ -13,6 +13,7 @@ Source: PoT section 2.3 (providers train until the window closes and claim their
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -29,17 +30,24 @@ from offchain.models.artifact import Tensors, check_tensors, encode_model
 from offchain.models.network import from_tensors, to_tensors
 from offchain.training import step
 from offchain.training.checkpoint import Best, Checkpoints
-from protocol.architecture import Architecture
+from offchain.training.schedule import rate, reserve_s
+from protocol.architecture import Architecture, work
 from protocol.crypto import sha256
 from protocol.errors import InvalidArtifact
 from protocol.metric import perfect_score
 
 FIRST_STEPS: Final = 16
-"""Steps of the first dispatch, before anything about their duration is known."""
+"""Most steps of the first dispatch, when one step is all that is known."""
 MAX_GROWTH: Final = 4
 """By how much a dispatch may be longer than the one before: a mismeasured one cannot run away."""
 
-Reason = Literal["stopped", "steps", "patience", "perfect", "diverged"]
+HOLDOUT_WORK: Final = 1 << 33
+"""Multiply-adds that scoring the holdout may cost: some seconds, whatever the model and the data."""
+LEAST_HOLDOUT: Final = 128
+SHIFTED_FROM: Final = 16
+"""Images at least so high and wide are moved about a little: what they show stays what it is."""
+
+Reason = Literal["stopped", "steps", "patience", "perfect", "diverged", "time"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,9 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     warmup_steps: int = 100
     schedule_steps: int = 3_000
-    """Steps over which the learning rate falls to a twentieth, where it stays."""
+    """Without a budget of time: steps over which the learning rate falls to a twentieth, where it stays."""
+    budget_s: float | None = None
+    """The whole time that the order gives; the rate then follows it, see ``schedule``."""
     max_steps: int | None = None
     patience_steps: int | None = 4_000
     """End when that many steps brought no improvement; None trains until stopped."""
@@ -69,14 +79,20 @@ class TrainingConfig:
             raise ValueError("holdout_share and evaluation_share lie strictly between 0 and 1")
         if min(self.batch_size, self.schedule_steps, self.steps_per_dispatch or 1) < 1:
             raise ValueError("batch_size, schedule_steps and steps_per_dispatch are at least 1")
+        if self.budget_s is not None and self.budget_s <= 0:
+            raise ValueError("budget_s is a time to train in: more than nothing")
         if not 0 < self.dispatch_s <= 0.5:
             raise ValueError("dispatch_s lies in (0, 0.5]: should_stop is asked no more often than that")
 
-    @property
-    def recipe(self) -> step.Recipe:
+    def recipe(self, shift: int = 0) -> step.Recipe:
         """What the compiled program depends on."""
         return step.Recipe(
-            self.batch_size, self.learning_rate, self.weight_decay, self.warmup_steps, self.schedule_steps
+            self.batch_size,
+            self.learning_rate,
+            self.weight_decay,
+            self.warmup_steps,
+            self.schedule_steps if self.budget_s is None else None,
+            shift,
         )
 
 
@@ -138,9 +154,17 @@ def next_steps(steps: int, taken_s: float, dispatch_s: float) -> int:
     return min(max(int(dispatch_s * steps / taken_s), 1), MAX_GROWTH * steps)
 
 
+def _shift_of(samples: Fragment) -> int:
+    """By how many pixels images may be moved; 0 for what is no image or a small one."""
+    if samples.x.dtype != np.uint8 or samples.x.ndim != 4 or min(samples.x.shape[1:3]) < SHIFTED_FROM:
+        return 0
+    return round(min(samples.x.shape[1:3]) / 14)
+
+
 def fingerprint(task: TrainingTask, config: TrainingConfig) -> bytes:
     """SHA-256 of all that a training run follows from; its checkpoints fit no other."""
     parts = [
+        b"dtn-training-2",
         task.architecture.model_dump_json().encode(),
         task.metric.encode(),
         repr(astuple(config)).encode(),
@@ -160,17 +184,20 @@ def train(
     should_stop: Callable[[], bool],
     on_improved: Callable[[Improvement], None],
     on_progress: Callable[[Progress], None],
+    time_left: Callable[[], float] = lambda: math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Result:
-    """Train until ``should_stop``, or until nothing improves any more.
+    """Train until ``should_stop``, until ``time_left`` is used up, or until nothing improves any more.
 
-    Runs in the calling thread and holds it; callbacks run in it too, and what they raise ends training.
+    ``time_left`` are the seconds in which a last improvement is still worth something: training ends before,
+    with enough of them to score the last steps. Runs in the calling thread and holds it; callbacks run in it
+    too, and what they raise ends training.
 
     Raises:
         InvalidArtifact: the fragments or initial parameters do not fit the task.
         CheckpointMismatch: ``checkpoint_dir`` belongs to another run.
     """
-    run = _Run(task, config, checkpoint_dir, on_improved, clock)
+    run = _Run(task, config, checkpoint_dir, on_improved, time_left, clock)
     try:
         while (reason := run.ended(should_stop)) is None:
             on_progress(run.advance())
@@ -188,28 +215,32 @@ class _Run:
         config: TrainingConfig,
         directory: Path | None,
         on_improved: Callable[[Improvement], None],
+        time_left: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
         samples = concatenate(task.fragments)
         if samples.count < 2:
             raise InvalidArtifact("training needs at least two samples, one of them to hold out")
-        training, holdout = step.split(samples, config.holdout_share, config.seed)
+        most = max(LEAST_HOLDOUT, HOLDOUT_WORK // work(task.architecture))
+        training, holdout = step.split(samples, config.holdout_share, config.seed, most)
         initial = None
         if task.initial is not None:
             initial = from_tensors(check_tensors(task.initial, task.architecture))
         self._architecture, self._config = task.architecture, config
-        self._on_improved, self._clock = on_improved, clock
+        self._on_improved, self._time_left, self._clock = on_improved, time_left, clock
         self._checkpoints = None if directory is None else Checkpoints(directory, fingerprint(task, config))
         self._data = step.on_device(training)
         self._scorer = Scorer(task.architecture, holdout, task.metric)
         self._perfect = perfect_score(task.metric)
         self._key = jax.random.key(config.seed)
-        self._dispatch = step.compiled(task.architecture, config.recipe)
-        self._state = step.start(task.architecture, config.recipe, config.seed, initial)
+        recipe = config.recipe(_shift_of(samples))
+        self._dispatch = step.compiled(task.architecture, recipe)
+        self._state = step.start(task.architecture, recipe, config.seed, initial)
         self._best: Best | None = None
         self._resume()
-        self._steps = config.steps_per_dispatch or FIRST_STEPS
-        self._unscored_s = self._scoring_s = 0.0
+        self._steps = config.steps_per_dispatch or 1
+        self._unscored_s = self._scoring_s = self._longest_scoring_s = 0.0
+        self._scored_step = -1
         self._saved_at = clock()
         self._diverged = False
         self._warm_up()
@@ -221,12 +252,22 @@ class _Run:
     def _warm_up(self) -> None:
         """Compile everything by one step and one scoring, so that no later duration is a compiler's.
 
-        Both results are dropped; the step runs on a copy, since a dispatch consumes its state.
+        Results are dropped; a step runs on a copy, since a dispatch consumes its state. All is done twice:
+        the first time tells how long the compiler takes, the second how long the work does.
         """
-        copy = jax.tree.map(jnp.copy, self._state)
-        jax.block_until_ready(self._dispatch(copy, self._data, self._key, np.int32(1)))
+        for _ in range(2):
+            copy, began = jax.tree.map(jnp.copy, self._state), self._clock()
+            jax.block_until_ready(self._dispatch(copy, self._data, self._key, np.int32(1), np.float32(1)))
+            taken_s = max(self._clock() - began, 1e-6)
+        if self._config.steps_per_dispatch is None:
+            self._steps = min(
+                FIRST_STEPS, next_steps(FIRST_STEPS, FIRST_STEPS * taken_s, self._config.dispatch_s)
+            )
         try:
-            self._scorer.score(to_tensors(self._state.parameters))
+            for _ in range(2):
+                began = self._clock()
+                self._scorer.score(to_tensors(self._state.parameters))
+                self._longest_scoring_s = self._clock() - began
         except InvalidArtifact:
             self._diverged = True
 
@@ -244,6 +285,8 @@ class _Run:
         config, now = self._config, self._step
         if should_stop():
             return "stopped"
+        if self._time_left() <= reserve_s(self._longest_scoring_s, config.dispatch_s):
+            return "time"
         if self._diverged:
             return "diverged"
         if self._best is not None and self._best.score >= self._perfect:
@@ -260,7 +303,9 @@ class _Run:
         steps, began = self._steps, self._clock()
         if self._config.max_steps is not None:
             steps = min(steps, self._config.max_steps - self._step)
-        self._state, loss = self._dispatch(self._state, self._data, self._key, np.int32(steps))
+        self._state, loss = self._dispatch(
+            self._state, self._data, self._key, np.int32(steps), np.float32(self._rate())
+        )
         mean_loss = float(loss)
         taken_s = max(self._clock() - began, 1e-6)
         self._diverged = not np.isfinite(mean_loss)
@@ -276,6 +321,10 @@ class _Run:
             self._save()
         best_score = None if self._best is None else self._best.score
         return Progress(self._step, mean_loss, steps / taken_s, best_score)
+
+    def _rate(self) -> float:
+        budget_s = self._config.budget_s
+        return 1.0 if budget_s is None else rate(1 - self._time_left() / budget_s)
 
     def _scoring_is_due(self) -> bool:
         share = self._config.evaluation_share
@@ -293,6 +342,8 @@ class _Run:
             self._diverged = True
             return
         self._scoring_s, self._unscored_s = self._clock() - began, 0.0
+        self._longest_scoring_s = max(self._longest_scoring_s, self._scoring_s)
+        self._scored_step = self._step
         if self._best is None or score > self._best.score:
             model = encode_model(tensors, self._architecture)
             self._report(Best(model, score, self._step, reported=False))
@@ -312,7 +363,7 @@ class _Run:
 
     def finish(self, reason: Reason) -> Result:
         """Score the last steps if the time is ours, save, and sum up."""
-        if reason in ("steps", "patience"):
+        if reason in ("steps", "patience", "time") and self._step > max(self._scored_step, 0):
             self._score()
         if self._checkpoints is not None and not self._diverged:
             self._save()

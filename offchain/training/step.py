@@ -49,26 +49,53 @@ class Recipe(NamedTuple):
     learning_rate: float
     weight_decay: float
     warmup_steps: int
-    schedule_steps: int
+    schedule_steps: int | None
+    """Steps over which the rate falls; None if it comes with each dispatch."""
+    shift: int
+    """Images are moved by up to so many pixels, anew each time they are drawn."""
 
 
 _SMALL_PARAMETERS: Final = 1 << 16
 
-Dispatch = Callable[[State, Data, jax.Array, Any], tuple[State, jax.Array]]
-"""``(state, data, key, steps)`` to the state after that many steps and their mean loss."""
+LEAST_RATE: Final = 0.05
+"""What is left of the learning rate after ``schedule_steps``."""
+
+Dispatch = Callable[[State, Data, jax.Array, Any, Any], tuple[State, jax.Array]]
+"""``(state, data, key, steps, rate)`` to the state after that many steps and their mean loss.
+
+``rate`` multiplies the learning rate; it is 1 where the recipe has a schedule of its own.
+"""
 
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    """AdamW under a warmed-up cosine that ends at a twentieth, with clipped gradients."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        recipe.learning_rate,
-        recipe.warmup_steps,
-        max(recipe.schedule_steps, recipe.warmup_steps + 1),
-        recipe.learning_rate / 20,
+    """AdamW with clipped gradients, before the learning rate (see `learning_rate`)."""
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(recipe.weight_decay),
     )
-    adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(1.0), adamw)
+
+
+def learning_rate(recipe: Recipe, step: Any, rate: Any) -> Any:
+    """The rate of one step: warmed up, then falling along a cosine over steps, or as ``rate`` says."""
+    warm = jnp.minimum(1.0, (step + 1) / max(recipe.warmup_steps, 1))
+    if recipe.schedule_steps is not None:
+        passed = jnp.minimum(1.0, step / max(recipe.schedule_steps, recipe.warmup_steps + 1))
+        rate = rate * (LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + jnp.cos(jnp.pi * passed)))
+    return recipe.learning_rate * warm * rate
+
+
+def shifted(x: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
+    """Each image ``[n, height, width, channels]`` moved by up to so many pixels; what comes in is zero."""
+    _, height, width, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    offsets = jax.random.randint(key, (len(x), 2), 0, 2 * pixels + 1)
+
+    def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
+        start = (offset[0], offset[1], 0)
+        return jax.lax.dynamic_slice(image, start, (height, width, image.shape[2]))
+
+    return jax.vmap(cut)(padded, offsets)
 
 
 def on_device(samples: Fragment) -> Data:
@@ -108,35 +135,41 @@ def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
         )
         return mean_loss(architecture, outputs.astype(jnp.float32), y), seen.get("statistics", {})
 
-    def one(state: State, data: Data, key: jax.Array) -> tuple[State, jax.Array]:
+    def one(state: State, data: Data, key: jax.Array, rate: Any) -> tuple[State, jax.Array]:
         own = jax.random.fold_in(key, state.step)
         drawn = jax.random.randint(own, (recipe.batch_size,), 0, len(data.y))
         # The draw of the batch is as it was before layers drew anything; theirs is a key apart.
         apart = jax.random.fold_in(own, 1)
+        x = data.x[drawn]
+        if recipe.shift:
+            x = shifted(x, jax.random.fold_in(own, 2), recipe.shift)
         (loss, seen), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.parameters, data.x[drawn], data.y[drawn], apart
+            state.parameters, x, data.y[drawn], apart
         )
         updates, moments = transformation.update(gradient, state.optimiser, state.parameters)
-        updated = optax.apply_updates(state.parameters, updates)
+        pace = learning_rate(recipe, state.step, rate)
+        updated = jax.tree.map(lambda value, change: value - pace * change, state.parameters, updates)
         return State(with_statistics(updated, state.parameters, seen), moments, state.step + 1), loss
 
-    def body(carry: tuple[State, jax.Array], data: Data, key: jax.Array) -> tuple[State, jax.Array]:
-        after, loss = one(carry[0], data, key)
+    def body(
+        carry: tuple[State, jax.Array], data: Data, key: jax.Array, rate: Any
+    ) -> tuple[State, jax.Array]:
+        after, loss = one(carry[0], data, key, rate)
         return after, carry[1] + loss
 
-    def loop(state: State, data: Data, key: jax.Array, steps: Any) -> tuple[State, jax.Array]:
+    def loop(state: State, data: Data, key: jax.Array, steps: Any, rate: Any) -> tuple[State, jax.Array]:
         carry = (state, jnp.float32(0))
-        after, total = jax.lax.fori_loop(0, steps, lambda _, carry: body(carry, data, key), carry)
+        after, total = jax.lax.fori_loop(0, steps, lambda _, carry: body(carry, data, key, rate), carry)
         return after, total / jnp.maximum(steps, 1)
 
     if not _loops_slowly(architecture):
         return jax.jit(loop, donate_argnums=0)
     single = jax.jit(body, donate_argnums=0)
 
-    def queue(state: State, data: Data, key: jax.Array, steps: Any) -> tuple[State, jax.Array]:
+    def queue(state: State, data: Data, key: jax.Array, steps: Any, rate: Any) -> tuple[State, jax.Array]:
         carry = (state, jnp.float32(0))
         for _ in range(int(steps)):
-            carry = single(carry, data, key)
+            carry = single(carry, data, key, rate)
         return carry[0], carry[1] / max(int(steps), 1)
 
     return queue
@@ -152,8 +185,10 @@ def _loops_slowly(architecture: Architecture) -> bool:
     )
 
 
-def split(samples: Fragment, holdout_share: float, seed: int) -> tuple[Fragment, Fragment]:
-    """``(training, holdout)``: a random share is held out, at least one sample and never all."""
+def split(
+    samples: Fragment, holdout_share: float, seed: int, most: int | None = None
+) -> tuple[Fragment, Fragment]:
+    """``(training, holdout)``: a random share is held out, at least one sample, at most ``most``."""
     order = np.random.default_rng(seed).permutation(samples.count)
-    held = min(max(1, round(samples.count * holdout_share)), samples.count - 1)
+    held = min(max(1, round(samples.count * holdout_share)), samples.count - 1, most or samples.count)
     return samples.select(np.sort(order[held:])), samples.select(np.sort(order[:held]))

@@ -8,10 +8,21 @@ import pytest
 from pydantic import BaseModel
 
 from aggregator.config import AggregatorConfig
-from offchain.client import read_task_file
-from offchain.client.task_file import load_samples
+from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, ProviderConfig, ValidatorConfig, VerifierConfig
+from offchain.data import decode_fragment, form_of
+from offchain.storage import EmbeddedStore
+from offchain.storage.cid import Cid
+from tests.chain import chainless_network
 
+TASKS = {
+    "digits": "classification",
+    "digits-cnn": "classification",
+    "tabular": "regression",
+    "series": "regression",
+    "characters": "next_token",
+}
+"""Task files, and what their models put out."""
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONFIGS: dict[str, type[BaseModel]] = {
     "provider": ProviderConfig,
@@ -24,7 +35,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
 
 def test_every_example_is_tested_here() -> None:
     found = {path.name for path in EXAMPLES.iterdir()}
-    assert found == {f"{name}.toml" for name in CONFIGS} | {"digits.yaml", "digits-cnn.yaml"}
+    assert found == {f"{name}.toml" for name in CONFIGS} | {f"{name}.yaml" for name in TASKS}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -45,10 +56,13 @@ def test_an_example_configuration_shows_every_key_and_tells_the_default(name: st
         assert getattr(config, key) == field.default, f"{key} is not the default, nor marked"
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-cnn"])
-def test_an_example_task_makes_a_model_that_fits_its_data(name: str) -> None:
+@pytest.mark.parametrize("name", TASKS)
+def test_an_example_task_makes_a_document_that_fits_its_data(tmp_path: Path, name: str) -> None:
     task = read_task_file(EXAMPLES / f"{name}.yaml")
-    samples = load_samples(task.data)
-    architecture = task.model.architecture(tuple(samples.x.shape[1:]), samples.classes)
-    assert architecture.input_shape == (8, 8, 1)
-    assert len(list(samples.fragments(task.test.of))) == task.test.of
+    client = Client(chainless_network("http://127.0.0.1:1"), None, tmp_path)
+    document = client.prepare(task, gateway="http://127.0.0.1:1").document
+    assert (document.metric, document.architecture.output) == (task.metric, TASKS[name])
+    form = form_of(document.architecture, document.data.classes)
+    store = EmbeddedStore(tmp_path / "store")
+    fragment = document.data.fragments[0]
+    assert decode_fragment(store.get(Cid.parse(fragment.cid)), form).count == fragment.samples

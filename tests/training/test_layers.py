@@ -24,11 +24,11 @@ def data(count: int = 400) -> Fragment:
 
 
 def test_running_statistics_reach_those_of_the_data_and_nothing_else_moves_them() -> None:
-    recipe = step.Recipe(64, 1e-3, weight_decay=100.0, warmup_steps=0, schedule_steps=100)
+    recipe = step.Recipe(64, 1e-3, weight_decay=100.0, warmup_steps=0, schedule_steps=100, shift=0)
     samples = data()
     state = step.start(NORMED, recipe, 0, None)
     dispatch = step.compiled(NORMED, recipe)
-    after, _ = dispatch(state, step.on_device(samples), jax.random.key(0), np.int32(200))
+    after, _ = dispatch(state, step.on_device(samples), jax.random.key(0), np.int32(200), np.float32(1))
     tensors = to_tensors(after.parameters)
     assert np.allclose(tensors["0.batch_norm.mean"], samples.x.mean(axis=0), atol=0.5)
     assert np.allclose(tensors["0.batch_norm.var"], samples.x.var(axis=0), rtol=0.3)
