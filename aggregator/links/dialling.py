@@ -2,8 +2,9 @@
 
 Bounds: `MAX_QUEUED` messages and `MAX_QUEUED_BYTES` wait per peer; what finds no room is dropped and counted
 (consensus repeats what matters). Messages wait as they were encoded, once for all peers, and are encrypted
-when the system takes them; small ones that waited leave together. A connection that ends is dialled anew
-after `FIRST_REDIAL_S`, doubling up to `MAX_REDIAL_S`: a peer refuses us until it has read our registration.
+when the system takes them: at the end of the loop's turn, and small ones together. A connection that ends is
+dialled anew after `FIRST_REDIAL_S`, doubling up to `MAX_REDIAL_S`: a peer refuses us until it has read our
+registration.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import asyncio
 import random
 import socket
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import Final
 
 from OpenSSL import SSL
@@ -31,15 +31,27 @@ FIRST_REDIAL_S: Final = 0.1
 MAX_REDIAL_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
 class Dialler:
     """What all ways out of one member share."""
 
-    context: SSL.Context
-    counters: Counter[str]
-    resolver: Resolver
-    gate: asyncio.Lock
-    """See `aggregator.links.handshake`."""
+    def __init__(self, context: SSL.Context, counters: Counter[str], gate: asyncio.Lock) -> None:
+        self.context, self.counters = context, counters
+        self.gate = gate
+        """See `aggregator.links.handshake`."""
+        self.resolver = Resolver()
+        self._unsent: list[WayOut] = []
+        """Those that have got something to send in this turn."""
+
+    def flush_soon(self, way_out: WayOut) -> None:
+        """Let what a way out holds leave at the end of this turn."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(way_out)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for way_out in unsent:
+            way_out.flush()
 
 
 class WayOut:
@@ -57,6 +69,8 @@ class WayOut:
         """Of the first frame in the queue, so many bytes have been encrypted."""
         self._leaving: bytes | memoryview = b""
         """Encrypted, not taken by the system yet."""
+        self._watching = False
+        """Whether the system is full and calls us when it has room."""
         self._socket: socket.socket | None = None
         """Only while the link stands."""
         self._channel: Channel | None = None
@@ -71,60 +85,47 @@ class WayOut:
     # Sending ---------------------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> bool:
-        """Send a frame now or later; whether there was room for it."""
-        if self._socket is not None and not self._queue and not self._leaving:
-            if len(frame) <= MAX_DATA_BYTES:
-                self._transmit(frame)
-                return True
-        elif len(self._queue) >= MAX_QUEUED or (
-            self._queue and self._queued_bytes + len(frame) > MAX_QUEUED_BYTES
-        ):
+        """Send a frame soon; whether there was room for it."""
+        if not self._queue:
+            if self._socket is not None and not self._leaving:
+                self._dialler.flush_soon(self)
+        elif len(self._queue) >= MAX_QUEUED or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
             return False
         self._queue.append(frame)
         self._queued_bytes += len(frame)
-        if self._socket is not None and not self._leaving and len(self._queue) == 1:
-            self._flush()
         return True
 
-    def _transmit(self, data: bytes | memoryview) -> None:
-        """Encrypt one record and give the system as much of it as it takes."""
-        assert self._socket is not None and self._channel is not None
-        record = self._channel.encrypt(data)
-        try:
-            sent = self._socket.send(record)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._end()
-            return
-        if sent < len(record):
-            self._leaving = memoryview(record)[sent:]
-            self._loop.add_writer(self._socket, self._flush)
-        elif self._channel.records >= MAX_RECORDS:
-            self._end()
-
-    def _flush(self) -> None:
-        """Send what waits, as long as the system takes it."""
-        assert self._socket is not None
-        if self._leaving:
+    def flush(self) -> None:
+        """Give the system what waits, as long as it takes it."""
+        for _ in range(MAX_FLUSHED):
+            if self._socket is None or self._channel is None:
+                return  # what waits leaves on the next connection
+            if not self._leaving:
+                if not self._queue:
+                    self._watch_room(False)
+                    return
+                if self._channel.records >= MAX_RECORDS:
+                    self._end()
+                    return
+                self._leaving = self._channel.encrypt(self._next_piece())
             try:
                 sent = self._socket.send(self._leaving)
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError:
                 self._end()
                 return
-            self._leaving = self._leaving[sent:]
-            if self._leaving:
-                return
-        for _ in range(MAX_FLUSHED):
-            if not self._queue:
+            self._leaving = b"" if sent == len(self._leaving) else memoryview(self._leaving)[sent:]
+        self._watch_room(True)
+
+    def _watch_room(self, watch: bool) -> None:
+        """Be called, or not any more, when the system takes more."""
+        if watch != self._watching and self._socket is not None:
+            self._watching = watch
+            if watch:
+                self._loop.add_writer(self._socket, self.flush)
+            else:
                 self._loop.remove_writer(self._socket)
-                return
-            self._transmit(self._next_piece())
-            if self._socket is None or self._leaving:
-                return
-        self._loop.add_writer(self._socket, self._flush)
 
     def _next_piece(self) -> bytes | memoryview:
         """Takes as much from the queue as one record carries."""
@@ -184,14 +185,14 @@ class WayOut:
             # Nothing is said on this side after the welcome: whatever arrives is its end.
             self._loop.add_reader(connection, self._end)
             try:
-                self._flush()
+                self.flush()
                 await self._ended
             finally:
                 self._loop.remove_reader(connection)
                 self._loop.remove_writer(connection)
                 self._socket = self._channel = None
                 # A new connection begins with a whole frame; what the system did not take is lost.
-                self._leaving, self._offset = b"", 0
+                self._leaving, self._offset, self._watching = b"", 0, False
         return self._loop.time() - began_s
 
     def _end(self) -> None:

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aggregator.links.address import Resolver
 from aggregator.links.dialling import Dialler, WayOut
 from aggregator.links.errors import LinkError
 from aggregator.links.frames import frame
@@ -54,7 +53,7 @@ class Links:
         self._listen = listen
         self._context = context_for(key)
         self._gate = asyncio.Lock()
-        self._resolver = Resolver()
+        self._dialler = Dialler(self._context, self.counters, self._gate)
         self._ways_in = WaysIn(self.counters)
         self._door: Door | None = None
         self._peers: dict[int, Peer] = {}
@@ -92,7 +91,6 @@ class Links:
                 del self._peers[index]
                 self._close(self._ways_out.pop(index))
         now_s = time.monotonic()
-        dialler = Dialler(self._context, self.counters, self._resolver, self._gate)
         for index, peer in peers.items():
             if index in self._peers:
                 if now_s - self._fresh_s[index] > SILENCE_S:
@@ -102,7 +100,7 @@ class Links:
             if peer.link_key == self._key.public:
                 continue
             try:
-                self._ways_out[index] = WayOut(dialler, peer.address, peer.link_key)
+                self._ways_out[index] = WayOut(self._dialler, peer.address, peer.link_key)
             except LinkError as reason:
                 log.warning("member %d registered an unusable address: %s", index, reason)
                 continue
@@ -166,5 +164,5 @@ class Links:
         self._ways_in.close()
         if self._door is not None:
             await self._door.close()
-        self._resolver.close()
+        self._dialler.resolver.close()
         await asyncio.gather(*self._ending, return_exceptions=True)

@@ -159,10 +159,11 @@ def test_what_is_no_message_is_counted_and_the_link_goes_on(
     async def scenario() -> None:
         (first, second), peers = opened(2)
         stranger = await Stranger.knock(KEYS[1], peers[0])
+        hearing = asyncio.create_task(heard(first))
         for _ in range(300):
             await stranger.say(data)
         await stranger.say(encode_message(Fetch(2)))
-        assert await heard(first) == (1, Fetch(2))
+        assert await hearing == (1, Fetch(2))
         assert first.counters["malformed_from_1"] == 300
         assert len(caplog.records) == 1, "one line, however many"
         stranger.close()
