@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -90,6 +91,9 @@ class Service:
     async def run(self) -> None:
         """Recover, listen, take part; returns after SIGTERM or SIGINT."""
         await asyncio.to_thread(self._node.recover)
+        # What was recovered lives as long as the process: to look through it for garbage stops all else.
+        gc.collect()
+        gc.freeze()
         # Peers before listening: whoever is refused comes again, but later.
         self._links.set_peers(await asyncio.to_thread(self._read_peers))
         self._links.start()

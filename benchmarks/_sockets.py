@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -165,6 +166,8 @@ async def _serve(plan: Plan, process: int, control: Connection) -> None:
         if plan.nodes > 1:
             for member in members:
                 await asyncio.wait_for(member.everyone_heard.wait(), CONNECT_TIMEOUT_S)
+        gc.collect()
+        gc.freeze()  # as the product does
         control.send("ready")
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:

@@ -23,30 +23,31 @@ def frame(message: bytes) -> bytes:
 class Frames:
     """Cuts a stream into messages; holds at most one incomplete message and what was fed since."""
 
-    __slots__ = ("_buffer", "_start")
+    __slots__ = ("_buffer",)
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._start = 0
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the stream."""
         self._buffer += data
 
-    def next(self) -> bytes | None:
-        """The next whole message; none if more bytes are needed. Raises `LinkBroken` if it is too long."""
-        start = self._start + LENGTH_BYTES
-        length = int.from_bytes(self._buffer[self._start : start], "big")
-        held = len(self._buffer) - start
-        if held >= 0 and length > MAX_MESSAGE_BYTES:
-            raise LinkBroken(f"a message has at most {MAX_MESSAGE_BYTES} bytes, this one {length}")
-        if held < length:
-            del self._buffer[: self._start]
-            self._start = 0
-            return None
-        message = bytes(memoryview(self._buffer)[start : start + length])
-        self._start = start + length
-        if held == length:
-            self._buffer.clear()
-            self._start = 0
-        return message
+    def take(self, limit: int) -> list[bytes]:
+        """The next whole messages, at most ``limit``; fewer if more bytes are needed.
+
+        Raises:
+            LinkBroken: a message is too long; those before it are lost, as the link is.
+        """
+        found: list[bytes] = []
+        buffer, start, end = self._buffer, 0, len(self._buffer)
+        while end - start >= LENGTH_BYTES and len(found) < limit:
+            begin = start + LENGTH_BYTES
+            length = int.from_bytes(buffer[start:begin], "big")
+            if length > MAX_MESSAGE_BYTES:
+                raise LinkBroken(f"a message has at most {MAX_MESSAGE_BYTES} bytes, this one {length}")
+            if end - begin < length:
+                break
+            start = begin + length
+            found.append(bytes(memoryview(buffer)[begin:start]))
+        del buffer[:start]
+        return found

@@ -117,18 +117,17 @@ class WaysIn:
 
     def _take_frames(self, incoming: Incoming) -> None:
         """The messages that are whole now; raises `LinkBroken` for one that is too long."""
-        for _ in range(MAX_FRAMES):
-            message = incoming.frames.next()
-            if message is None:
-                if incoming.waits:
-                    incoming.waits = False
-                    asyncio.get_running_loop().add_reader(incoming.socket, self._on_readable, incoming)
-                return
+        messages = incoming.frames.take(MAX_FRAMES)
+        for message in messages:
             self._arrived.append((incoming.key, message))
             self._arrived_bytes += len(message)
-            if self._taker is not None and not self._taker.done():
-                self._taker.set_result(None)
-        self._queue(incoming)
+        if messages and self._taker is not None and not self._taker.done():
+            self._taker.set_result(None)
+        if len(messages) == MAX_FRAMES:
+            self._queue(incoming)
+        elif incoming.waits:
+            incoming.waits = False
+            asyncio.get_running_loop().add_reader(incoming.socket, self._on_readable, incoming)
 
     def _queue(self, incoming: Incoming) -> None:
         """Read nothing from it until its turn comes."""

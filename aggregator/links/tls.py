@@ -33,7 +33,8 @@ MAX_RECORDS: Final = 2**24
 """Records under one key: AES-GCM allows 2^24.5 (RFC 8446, 5.5)."""
 WELCOME: Final = b"\x01"
 _HEADER_BYTES: Final = 5
-_MAX_RECORD_BYTES: Final = _HEADER_BYTES + MAX_DATA_BYTES + 256
+_MAX_OVERHEAD_BYTES: Final = 5 + 256
+_MAX_RECORD_BYTES: Final = MAX_DATA_BYTES + _MAX_OVERHEAD_BYTES
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
@@ -118,7 +119,7 @@ class Channel:
         """At most `MAX_DATA_BYTES`, as one record to send."""
         self.records += 1
         self._tls.send(data)
-        return self._tls.bio_read(_MAX_RECORD_BYTES)
+        return self._tls.bio_read(len(data) + _MAX_OVERHEAD_BYTES)
 
     def decrypt(self, data: bytes) -> bytes:
         """The data in the records that are whole now.
@@ -137,7 +138,7 @@ class Channel:
                 break
             try:
                 self._tls.bio_write(data[start:stop])
-                found.append(self._tls.recv(MAX_DATA_BYTES))
+                found.append(self._tls.recv(stop - start))
             except SSL.Error as reason:  # also if it wants more: then the record carried no data
                 raise LinkBroken(f"not a record with data: {reason!r}") from reason
             start = stop
