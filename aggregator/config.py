@@ -29,7 +29,7 @@ class AggregatorConfig(BaseModel):
     """The member's own chain node."""
     address_book: Path
     link_listen: str
-    """ZeroMQ address for the other aggregators, as ``tcp://127.0.0.1:5701``."""
+    """Where the other aggregators connect to, as ``tcp://127.0.0.1:5701``."""
     api_host: str = "127.0.0.1"
     api_port: int = Field(gt=0, lt=65536)
     view_timeout_ms: int = Field(default=1500, ge=200)

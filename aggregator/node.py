@@ -21,7 +21,7 @@ from aggregator.member.member import Member
 from aggregator.member.pooling import Submitted
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event, Received
-from aggregator.pbft.messages import LinkMessage, header_of
+from aggregator.pbft.messages import LinkMessage
 from protocol.certificate import MemberSignature, TransactionCertificate, place_leaf
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
@@ -166,7 +166,7 @@ class Aggregator(Member):
         return TransactionCertificate(
             view=committed.certificate[0].view,
             sequence=committed.sequence,
-            header=header_of(committed.batch),
+            header=committed.batch.outline.header,
             index=index,
             path=tuple(proof(leaves, index)),
             signatures=tuple(

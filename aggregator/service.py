@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -91,7 +92,10 @@ class Service:
     async def run(self) -> None:
         """Recover, listen, take part; returns after SIGTERM or SIGINT."""
         await asyncio.to_thread(self._node.recover)
-        # Peers before listening: whoever connects unknown is refused for good by ZeroMQ.
+        # What was recovered lives as long as the process: to look through it for garbage stops all else.
+        gc.collect()
+        gc.freeze()
+        # Peers before listening: whoever is refused comes again, but later.
         self._links.set_peers(await asyncio.to_thread(self._read_peers))
         self._links.start()
         place = "an observer" if self._node.index is None else f"member {self._node.index}"
@@ -151,11 +155,11 @@ class Service:
 
     async def _receive(self) -> None:
         while True:
-            sender, message = await self._links.receive()
-            if isinstance(message, ReportSignature):
-                self._update.on_signature(message)
-            else:
-                await self._node.on_link_message(sender, message)
+            for sender, message in await self._links.receive():
+                if isinstance(message, ReportSignature):
+                    self._update.on_signature(message)
+                else:
+                    await self._node.on_link_message(sender, message)
 
     async def _keep_peers(self) -> None:
         """Connect to the members where the chain says they are, and follow their moves."""

@@ -46,9 +46,6 @@ from aggregator.pbft.messages import (
     Committed,
     FetchBodies,
     ReplicaMessage,
-    header_of,
-    header_of_outline,
-    outline_of,
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
@@ -161,9 +158,6 @@ Outbox = Callable[[int | None, MemberMessage], None]
 class Member:
     """Replica, ledger and journal of one member; ``send`` and ``reply`` take what leaves."""
 
-    last: Member | None = None
-    """Whose turn it was last: see `take_turn`."""
-
     def __init__(
         self,
         members: Members,
@@ -186,16 +180,8 @@ class Member:
         self._waiting: deque[tuple[bytes, ...]] = deque(maxlen=MAX_WAITING_BATCHES)
         self.misbehaved: list[str] = []
 
-    def take_turn(self) -> None:
-        """Outlines are cached by batch, whoever's it is: forget them when another member has its turn."""
-        if Member.last is not self:
-            Member.last = self
-            outline_of.cache_clear()
-            header_of_outline.cache_clear()
-
     def on_request(self, data: bytes) -> None:
         """A client's request, at the primary."""
-        self.take_turn()
         batches = batches_of(data, open_request(data))
         assert len(self._waiting) + len(batches) <= MAX_WAITING_BATCHES, "one request at a time"
         self._waiting.extend(batches)
@@ -207,7 +193,6 @@ class Member:
 
     def on_message(self, sender: int, message: MemberMessage) -> None:
         """A message from another member."""
-        self.take_turn()
         match message:
             case Bodies(transactions=transactions):
                 self._assembly.keep(transactions)
@@ -222,7 +207,6 @@ class Member:
 
     def on_tick(self) -> None:
         """Time passed."""
-        self.take_turn()
         now_ms = self._clock_ms()
         self._round(Tick(now_ms=now_ms))
         missing = self._assembly.due(self.replica.view, self.replica.executed, now_ms)
@@ -291,7 +275,7 @@ class Member:
             assert all(item.code == ACCEPTED for item in applied.results), applied.results[0]
             self._state = applied.state
             result = keccak256(b"".join(item.tx_id for item in applied.results))
-        transactions = header_of(committed.batch).transactions_root
+        transactions = committed.batch.outline.header.transactions_root
         answer = Answer(transactions=transactions, sequence=committed.sequence, result=result)
         signature = sign(self._members.domain, answer, self._key)
         self._reply(_ENCODER.encode(Reply(self._index, transactions, committed.sequence, result, signature)))

@@ -1,15 +1,16 @@
 """Members on real sockets: processes that each run some of them, and the client that asks them.
 
-Every member has its own key, link key, `Links` (CURVE, ZAP, one ROUTER and a DEALER per peer), replica and,
-if asked for, journal. Those that share a process share its core, and some of them ZeroMQ's thread. Clients
-reach a member at a CURVE socket of its own. An emulated network delays messages before they reach a socket
-(`benchmarks._wire`).
+Every member has its own key, link key, `Links`, replica and, if asked for, journal; those that share a
+process share its event loop. The client is reached like a member: every member has `Links` to it beside those
+to the others, and requests and replies travel in `Forward`. An emulated network delays messages before they
+reach a socket (`benchmarks._wire`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -20,17 +21,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-import zmq
-import zmq.asyncio
-from zmq.utils import z85
-
 from aggregator.journal.journal import Journal
 from aggregator.links.keys import LinkKey
-from aggregator.links.links import LinkHost, Links, Peer
+from aggregator.links.links import Links, Peer
 from aggregator.node import TICK_S, now_ms
 from aggregator.pbft.agreement import Limits
 from aggregator.pbft.messages import (
-    MAX_MESSAGE_BYTES,
     FetchSnapshot,
     Forward,
     ReportSignature,
@@ -45,11 +41,9 @@ from protocol.crypto import Key, keccak256
 
 CONNECT_TIMEOUT_S: Final = 60.0
 REPLY_TIMEOUT_S: Final = 300.0
-MEMBERS_PER_HOST: Final = 5
-"""Members that share ZeroMQ's thread: fewer threads than members, and few enough connections for its timers,
-which it looks through one by one whenever a heartbeat is answered."""
 CLIENT: Final = 1_000
-"""The client's index on the emulated wire: no member's."""
+"""The client's index: no member's."""
+CLIENT_KEY: Final = Key(keccak256(b"benchmark client"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +57,8 @@ class Plan:
     durable: bool
     conditions: Conditions
     link_ports: tuple[int, ...]
-    client_ports: tuple[int, ...]
+    request_ports: tuple[int, ...]
+    reply_port: int
     started_ms: int
     limits: Limits
     folder: str
@@ -76,22 +71,14 @@ class Plan:
 class SocketMember:
     """A `Member` with its sockets, in an asyncio loop."""
 
-    def __init__(self, plan: Plan, index: int, context: zmq.asyncio.Context, host: LinkHost) -> None:
+    def __init__(self, plan: Plan, index: int) -> None:
         members, keys = committee(plan.nodes)
         self.key, self.index, self.count = keys[index], index, plan.nodes
         link_keys = [LinkKey.derive(key) for key in keys]
-        self.links = Links(link_keys[index], f"tcp://127.0.0.1:{plan.link_ports[index]}", host)
-        self._peers = {
-            n: Peer(index=n, address=f"tcp://127.0.0.1:{plan.link_ports[n]}", link_key=link_keys[n].public)
-            for n in range(plan.nodes)
-        }
-        self._clients = context.socket(zmq.ROUTER)
-        self._clients.setsockopt(zmq.LINGER, 0)
-        self._clients.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self._clients.curve_server = True
-        self._clients.curve_secretkey = z85.encode(link_keys[index].secret)
-        self._clients.bind(f"tcp://127.0.0.1:{plan.client_ports[index]}")
-        self._client = b""
+        self.links = Links(link_keys[index], _address(plan.link_ports[index]))
+        self._peers = {n: _peer(n, plan.link_ports[n], link_keys[n]) for n in range(plan.nodes)}
+        self.client_links = Links(link_keys[index], _address(plan.request_ports[index]))
+        self._client = _peer(CLIENT, plan.reply_port, LinkKey.derive(CLIENT_KEY))
         self._wire = Wire(plan.conditions, seed=index + 1)
         self._heard: set[int] = set()
         self.everyone_heard = asyncio.Event()
@@ -112,9 +99,11 @@ class SocketMember:
         )
 
     def connect(self) -> None:
-        """Register and reach for the peers, then listen: whoever is unknown is refused for long."""
+        """Register and reach for the peers and the client."""
         self.links.set_peers(self._peers)
         self.links.start()
+        self.client_links.set_peers({CLIENT: self._client})
+        self.client_links.start()
 
     def _send_at_once(self, to: int | None, message: MemberMessage) -> None:
         if to is None:
@@ -131,31 +120,31 @@ class SocketMember:
 
     def _reply(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
-        delay_until = self._wire.arrival_s(CLIENT, len(data), loop.time())
-        frames = [self._client, data]
-        loop.call_at(delay_until, lambda: self._clients.send_multipart(frames, zmq.DONTWAIT))
+        arrival_s = self._wire.arrival_s(CLIENT, len(data), loop.time())
+        loop.call_at(arrival_s, self.client_links.send, CLIENT, Forward((data,)))
 
     async def follow_members(self) -> None:
         """Take in what the other members say."""
         while True:
-            sender, message = await self.links.receive()
-            if len(self._heard) < self.count - 1:
-                self._heard.add(sender)
-                if len(self._heard) == self.count - 1:
-                    self.everyone_heard.set()
-            assert not isinstance(message, Forward | ReportSignature | FetchSnapshot | SnapshotPart), (
-                "nobody here says that"
-            )
-            self.member.on_message(sender, message)
+            for sender, message in await self.links.receive():
+                if len(self._heard) < self.count - 1:
+                    self._heard.add(sender)
+                    if len(self._heard) == self.count - 1:
+                        self.everyone_heard.set()
+                assert not isinstance(message, Forward | ReportSignature | FetchSnapshot | SnapshotPart), (
+                    "nobody here says that"
+                )
+                self.member.on_message(sender, message)
 
-    async def follow_clients(self) -> None:
-        """Take in greetings, which say where replies go, and requests."""
+    async def follow_client(self) -> None:
+        """Take in requests, and greetings, which are answered."""
         while True:
-            self._client, data = await self._clients.recv_multipart()
-            if data:
-                self.member.on_request(data)
-            else:
-                await self._clients.send_multipart([self._client, b""])
+            for _, message in await self.client_links.receive():
+                assert isinstance(message, Forward)
+                for data in message.transactions:
+                    self.member.on_request(data)
+                if not message.transactions:
+                    self.client_links.send(CLIENT, message)
 
     async def tick(self) -> None:
         """Let time pass for the replica as the product does."""
@@ -165,24 +154,20 @@ class SocketMember:
 
 
 async def _serve(plan: Plan, process: int, control: Connection) -> None:
-    context = zmq.asyncio.Context()
-    mine = plan.of(process)
-    hosts = [LinkHost() for _ in range(0, len(mine), MEMBERS_PER_HOST)]
-    members = [
-        SocketMember(plan, index, context, hosts[number // MEMBERS_PER_HOST])
-        for number, index in enumerate(mine)
-    ]
+    members = [SocketMember(plan, index) for index in plan.of(process)]
     for member in members:
         member.connect()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(control.fileno(), stop.set)
-    jobs = [(member.follow_members(), member.follow_clients(), member.tick()) for member in members]
+    jobs = [(member.follow_members(), member.follow_client(), member.tick()) for member in members]
     tasks = [asyncio.create_task(job) for group in jobs for job in group]
     stopping = asyncio.create_task(stop.wait())
     try:
         if plan.nodes > 1:
             for member in members:
                 await asyncio.wait_for(member.everyone_heard.wait(), CONNECT_TIMEOUT_S)
+        gc.collect()
+        gc.freeze()  # as the product does
         control.send("ready")
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:
@@ -195,12 +180,9 @@ async def _serve(plan: Plan, process: int, control: Connection) -> None:
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         for member in members:
             await member.links.close()
-            member._clients.close()
+            await member.client_links.close()
             if member.journal is not None:
                 member.journal.close()
-        for host in hosts:
-            await host.close()
-        context.term()
 
 
 def _run_process(plan: Plan, process: int, control: Connection) -> None:
@@ -209,38 +191,37 @@ def _run_process(plan: Plan, process: int, control: Connection) -> None:
     asyncio.run(_serve(plan, process, control))
 
 
+def _address(port: int) -> str:
+    return f"tcp://127.0.0.1:{port}"
+
+
+def _peer(index: int, port: int, key: LinkKey) -> Peer:
+    return Peer(index=index, address=_address(port), link_key=key.public)
+
+
 class Network:
     """A running committee on sockets and its one client; made by `running`."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.members, keys = committee(plan.nodes)
-        self.client_key = Key(keccak256(b"benchmark client"))
-        self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._sockets: list[zmq.Socket[bytes]] = []
-        link_key = LinkKey.derive(self.client_key)
-        for index, key in enumerate(keys):
-            socket = self._context.socket(zmq.DEALER)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.curve_publickey, socket.curve_secretkey = (
-                z85.encode(link_key.public),
-                z85.encode(link_key.secret),
-            )
-            socket.curve_serverkey = z85.encode(LinkKey.derive(key).public)
-            socket.connect(f"tcp://127.0.0.1:{plan.client_ports[index]}")
-            self._sockets.append(socket)
-            self._poller.register(socket, zmq.POLLIN)
+        self.client_key = CLIENT_KEY
+        self._runner = asyncio.Runner()
+        self._links = Links(LinkKey.derive(CLIENT_KEY), _address(plan.reply_port))
+        self._peers = {n: _peer(n, plan.request_ports[n], LinkKey.derive(key)) for n, key in enumerate(keys)}
         self._wire = Wire(plan.conditions, seed=0)
 
     def greet(self) -> None:
-        """Tell every member where its replies go."""
-        for socket in self._sockets:
-            socket.send(b"")
-        for socket in self._sockets:
-            if not socket.poll(int(CONNECT_TIMEOUT_S * 1000)):
-                raise TimeoutError("a member does not answer its client")
-            assert socket.recv() == b""
+        """Connect to all members, and hear from each."""
+        self._runner.run(asyncio.wait_for(self._greet(), CONNECT_TIMEOUT_S))
+
+    async def _greet(self) -> None:
+        self._links.set_peers(self._peers)
+        self._links.start()
+        self._links.broadcast(Forward(()))
+        greeted: set[int] = set()
+        while len(greeted) < self.plan.nodes:
+            greeted.update(sender for sender, _ in await self._links.receive())
 
     def request(self, data: bytes, batches: Sequence[bytes], replies: int) -> tuple[float, bool]:
         """Seconds until ``replies`` members answered for each of ``batches``; whether all did in the end.
@@ -248,20 +229,20 @@ class Network:
         Batches are named by the roots of their transactions. Every reply's signature is checked, and all
         must agree on place and result.
         """
+        return self._runner.run(asyncio.wait_for(self._request(data, batches, replies), REPLY_TIMEOUT_S))
+
+    async def _request(self, data: bytes, batches: Sequence[bytes], replies: int) -> tuple[float, bool]:
         said: dict[bytes, dict[int, Reply]] = {root: {} for root in batches}
         started = time.perf_counter()
         arrival_s = self._wire.arrival_s(0, len(data), started)
         if arrival_s > started:
-            time.sleep(arrival_s - started)
-        self._sockets[0].send(data)
+            await asyncio.sleep(arrival_s - started)
+        self._links.send(0, Forward((data,)))
         taken: float | None = None
-        deadline = started + REPLY_TIMEOUT_S
         while any(len(by) < self.plan.nodes for by in said.values()):
-            ready = self._poller.poll(max(0, int((deadline - time.perf_counter()) * 1000)))
-            if not ready:
-                raise TimeoutError(f"replies of {[len(by) for by in said.values()]} members only")
-            for socket, _ in ready:
-                reply = open_reply(socket.recv(), self.members)
+            for _, message in await self._links.receive():
+                assert isinstance(message, Forward)
+                reply = open_reply(message.transactions[0], self.members)
                 said[reply.transactions][reply.member] = reply
             if taken is None and all(len(by) >= replies for by in said.values()):
                 taken = time.perf_counter() - started
@@ -270,10 +251,9 @@ class Network:
         return taken, agreed
 
     def close(self) -> None:
-        """Close the client's sockets."""
-        for socket in self._sockets:
-            socket.close()
-        self._context.term()
+        """Close the client's links."""
+        self._runner.run(self._links.close())
+        self._runner.close()
 
 
 @contextlib.contextmanager
@@ -294,7 +274,7 @@ def running(
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dtn-consensus-", dir=os.getcwd()))
-        ports = free_ports(2 * nodes)
+        ports = free_ports(2 * nodes + 1)
         plan = Plan(
             nodes=nodes,
             processes=processes,
@@ -302,7 +282,8 @@ def running(
             durable=durable,
             conditions=conditions,
             link_ports=tuple(ports[:nodes]),
-            client_ports=tuple(ports[nodes:]),
+            request_ports=tuple(ports[nodes:-1]),
+            reply_port=ports[-1],
             started_ms=started_ms,
             limits=limits,
             folder=folder,

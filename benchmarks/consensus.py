@@ -4,8 +4,8 @@
         [--latency-ms L] [--bandwidth-mbps B] [--until all|quorum] [--durable]
         [--virtual] [--view-timeout-ms T] [--json]
 
-Real replicas, real links: loopback TCP, CURVE, votes signed and checked by everyone as in the product, every
-reply signed and checked by the client. ``--transactions 0`` (the default) orders one opaque blob of
+Real replicas, real links: loopback TCP, TLS 1.3, votes signed and checked by everyone as in the product,
+every reply signed and checked by the client. ``--transactions 0`` (the default) orders one opaque blob of
 ``--payload`` bytes, signed by its client; ``--transactions K`` orders K signed claims, which every member
 authenticates and its ledger executes. Time runs until replies from all members are in, or from 2f + 1 of them
 (``--until quorum``); that the others reply too is awaited either way.
@@ -41,7 +41,7 @@ from protocol.crypto import Key, keccak256, recover
 
 WARM_UPS: Final = 2
 """Requests on sockets before the clock counts: the first ones meet small TCP windows and cold code."""
-PACKAGES: Final = ("pyzmq", "coincurve", "msgspec", "safe-pysha3")
+PACKAGES: Final = ("pyOpenSSL", "coincurve", "msgspec", "safe-pysha3")
 SIGNATURES_TIMED: Final = 300
 
 
@@ -129,7 +129,9 @@ def config(arguments: argparse.Namespace) -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "carried_by": "virtual time, one machine per member" if arguments.virtual else "loopback TCP, CURVE",
+        "carried_by": "virtual time, one machine per member"
+        if arguments.virtual
+        else "loopback TCP, TLS 1.3",
         "until": arguments.until,
         "repeat": arguments.repeat,
         "warm_ups": 0 if arguments.virtual else WARM_UPS,

@@ -27,7 +27,7 @@ from typing import Any, Final
 from dtn.devnet import Shape
 
 TIMEOUT_S: Final = 420
-PACKAGES: Final = ("jax", "flax", "web3", "pyzmq", "coincurve")
+PACKAGES: Final = ("jax", "flax", "web3", "pyOpenSSL", "coincurve")
 
 
 class DemoFailed(Exception):

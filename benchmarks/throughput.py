@@ -50,7 +50,16 @@ POLL_S: Final = 0.05
 ORDERED_TIMEOUT_S: Final = 120.0
 PROBE_PAUSE_S: Final = 0.05
 SAMPLE: Final = 100
-PACKAGES: Final = ("pyzmq", "coincurve", "msgspec", "safe-pysha3", "uvicorn", "fastapi", "httpx")
+PACKAGES: Final = (
+    "pyOpenSSL",
+    "cryptography",
+    "coincurve",
+    "msgspec",
+    "safe-pysha3",
+    "uvicorn",
+    "fastapi",
+    "httpx",
+)
 
 
 class Load:
@@ -206,7 +215,7 @@ def config(arguments: argparse.Namespace) -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "path": "HTTP batches, CURVE links, journal on disk, Anvil and the client on the same machine",
+        "path": "HTTP batches, TLS links, journal on disk, Anvil and the client on the same machine",
         "transactions": arguments.transactions,
         "batch": BATCH,
         "max_waiting": MAX_WAITING,

@@ -40,7 +40,6 @@ from aggregator.pbft.messages import (
     Vote,
     VoteKind,
     cast,
-    outline_of,
 )
 from aggregator.pbft.quorum import InvalidProof, Members
 from aggregator.pbft.records import (
@@ -184,7 +183,7 @@ class Agreement:
         digest = batch.digest()
         vote = self._cast(VoteKind.PRE_PREPARE, self.view, sequence, digest)
         self._accept(vote, batch)
-        self._out.append(Broadcast(message=PrePrepare(vote, outline_of(batch))))
+        self._out.append(Broadcast(message=PrePrepare(vote, batch.outline)))
         self._check_prepared(sequence)
 
     def _accept(self, vote: Vote, batch: Batch) -> None:

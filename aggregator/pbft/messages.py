@@ -62,7 +62,7 @@ class BatchOrigin(Message, frozen=True):
     hash: Bytes32
 
 
-class Batch(Message, frozen=True):
+class Batch(Message, frozen=True, dict=True):
     """What one sequence number orders. The null batch (all defaults) fills gaps after a view change."""
 
     timestamp_ms: Count = 0
@@ -72,10 +72,20 @@ class Batch(Message, frozen=True):
 
     def digest(self) -> bytes:
         """What members vote on, 32 bytes: see `protocol.certificate.BatchHeader`."""
-        return outline_of(self).digest()
+        return self.outline.digest()
+
+    @functools.cached_property
+    def outline(self) -> Outline:
+        """Asked for often, by everyone who votes on the batch or checks its certificate."""
+        return Outline(
+            self.timestamp_ms,
+            self.origin,
+            self.chain_events,
+            tuple(keccak256(data) for data in self.transactions),
+        )
 
 
-class Outline(Message, frozen=True):
+class Outline(Message, frozen=True, dict=True):
     """A batch with the hashes of its transactions in their place: what a primary proposes.
 
     Transactions travel once, from the member that received them; the primary decides about their order. A
@@ -89,46 +99,31 @@ class Outline(Message, frozen=True):
 
     def digest(self) -> bytes:
         """What members vote on, 32 bytes."""
-        return header_of_outline(self).digest()
+        return self.header.digest()
+
+    @functools.cached_property
+    def header(self) -> BatchHeader:
+        """The header that a batch and its outline share: what the batch's certificate is about."""
+        return BatchHeader(
+            timestamp_ms=self.timestamp_ms,
+            origin=bytes(32) if self.origin is None else keccak256(_ENCODER.encode(self.origin)),
+            events_count=len(self.chain_events),
+            events_root=places_root([keccak256(data) for data in self.chain_events]),
+            transactions_count=len(self.transactions),
+            transactions_root=places_root(self.transactions),
+        )
 
     def batch(self, bodies: Mapping[bytes, bytes]) -> Batch:
         """The batch, from transactions by their hashes; raises `KeyError` if one is missing."""
-        return Batch(
+        batch = Batch(
             self.timestamp_ms,
             self.origin,
             self.chain_events,
             tuple(bodies[content] for content in self.transactions),
         )
-
-
-@functools.lru_cache(maxsize=512)
-def outline_of(batch: Batch) -> Outline:
-    """A batch's outline; asked for often, by everyone who votes on the batch or checks its certificate."""
-    return Outline(
-        batch.timestamp_ms,
-        batch.origin,
-        batch.chain_events,
-        tuple(keccak256(data) for data in batch.transactions),
-    )
-
-
-def header_of(batch: Batch) -> BatchHeader:
-    """A batch's header: what its certificate is about."""
-    return header_of_outline(outline_of(batch))
-
-
-@functools.lru_cache(maxsize=512)
-def header_of_outline(outline: Outline) -> BatchHeader:
-    """The header that a batch and its outline share."""
-    origin = outline.origin
-    return BatchHeader(
-        timestamp_ms=outline.timestamp_ms,
-        origin=bytes(32) if origin is None else keccak256(_ENCODER.encode(origin)),
-        events_count=len(outline.chain_events),
-        events_root=places_root([keccak256(data) for data in outline.chain_events]),
-        transactions_count=len(outline.transactions),
-        transactions_root=places_root(outline.transactions),
-    )
+        if batch.outline == self:
+            batch.__dict__["outline"] = self  # the one whose header is known
+        return batch
 
 
 class Vote(Message, frozen=True, tag="vote"):

@@ -50,7 +50,6 @@ from aggregator.pbft.messages import (
     ViewChange,
     Vote,
     VoteKind,
-    outline_of,
 )
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.records import (
@@ -184,7 +183,7 @@ class Replica(Views):
             if slot.batch is None:
                 continue
             if self.is_primary:
-                self._out.append(Broadcast(message=PrePrepare(slot.proposal, outline_of(slot.batch))))
+                self._out.append(Broadcast(message=PrePrepare(slot.proposal, slot.batch.outline)))
             for vote in (slot.own_prepare, slot.own_commit):
                 if vote is not None:
                     self._out.append(Broadcast(message=vote))

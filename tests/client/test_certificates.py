@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aggregator.pbft.messages import Batch, VoteKind, cast, header_of
+from aggregator.pbft.messages import Batch, VoteKind, cast
 from offchain import network as network_room
 from offchain.network import Network, NetworkError, NetworkFile
 from protocol.certificate import MemberSignature, TransactionCertificate, certificate_to_json
@@ -42,7 +42,7 @@ def ordering(signers: tuple[int, ...]) -> Callable[[bytes], Answer]:
         certificate = TransactionCertificate(
             view=0,
             sequence=5,
-            header=header_of(batch),
+            header=batch.outline.header,
             index=0,
             path=(),
             signatures=tuple(MemberSignature(member=v.signer, signature=v.signature) for v in votes),

@@ -7,93 +7,57 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
-import zmq
-import zmq.asyncio
-from zmq.utils import z85
 
+from aggregator.links.errors import LinkBroken, LinkError
 from aggregator.links.keys import LinkKey
-from aggregator.links.links import LinkError, Links, Peer
+from aggregator.links.links import Links, Peer
 from aggregator.pbft.messages import Fetch, Forward, Status, encode_message
 from protocol.crypto import Key, keccak256
-
-PATIENCE_S = 20.0
-KEYS = [LinkKey.derive(Key(keccak256(b"member %d" % index))) for index in range(4)]
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run an asynchronous test; what hangs fails."""
-
-    async def bounded() -> None:
-        await asyncio.wait_for(test(), 3 * PATIENCE_S)
-
-    asyncio.run(bounded())
-
-
-def free_address() -> str:
-    """A loopback address nobody listens on."""
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-        port = socket.bind_to_random_port("tcp://127.0.0.1")
-        return f"tcp://127.0.0.1:{port}"
-
-
-def opened(count: int, addresses: list[str] | None = None) -> tuple[list[Links], dict[int, Peer]]:
-    """``count`` members that all know each other."""
-    addresses = addresses or [free_address() for _ in range(count)]
-    peers = {n: Peer(index=n, address=addresses[n], link_key=KEYS[n].public) for n in range(count)}
-    members = [Links(KEYS[n], addresses[n]) for n in range(count)]
-    for member in members:
-        member.start()
-        member.set_peers(peers)
-    return members, peers
-
-
-async def closed(*members: Links) -> None:
-    """Close all of them."""
-    for member in members:
-        await member.close()
-
-
-async def heard(member: Links) -> tuple[int, Any]:
-    """The next message."""
-    return await asyncio.wait_for(member.receive(), PATIENCE_S)
-
-
-def stranger(key: LinkKey, target: Peer) -> tuple[zmq.asyncio.Context, zmq.asyncio.Socket]:
-    """A bare socket with a key of one's choice, connected to a member."""
-    context = zmq.asyncio.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.curve_publickey, socket.curve_secretkey = z85.encode(key.public), z85.encode(key.secret)
-    socket.curve_serverkey = z85.encode(target.link_key)
-    socket.connect(target.address)
-    return context, socket
+from tests.links.peers import (
+    KEYS,
+    STRANGER,
+    Ear,
+    Stranger,
+    closed,
+    free_address,
+    heard,
+    opened,
+    run,
+    until,
+    way_out,
+)
 
 
 def test_members_hear_each_other_in_order_and_know_who_speaks() -> None:
     async def scenario() -> None:
         (first, second, third), _ = opened(3)
-        for number in range(100):
+        for number in range(1_000):
             first.send(1, Fetch(number))
-        assert [await heard(second) for _ in range(100)] == [(0, Fetch(number)) for number in range(100)]
+        ear = Ear(second)
+        assert [await ear.hear() for _ in range(1_000)] == [(0, Fetch(number)) for number in range(1_000)]
         second.send(0, Fetch(7))
         assert await heard(first) == (1, Fetch(7))
         third.broadcast(Forward((b"to all",)))
         assert await heard(first) == (2, Forward((b"to all",)))
-        assert await heard(second) == (2, Forward((b"to all",)))
+        assert await ear.hear() == (2, Forward((b"to all",)))
         await closed(first, second, third)
 
     run(scenario)
 
 
-def test_a_large_message_arrives_whole() -> None:
+def test_large_and_small_messages_arrive_whole_and_in_order() -> None:
     async def scenario() -> None:
         (first, second), _ = opened(2)
-        first.send(1, Forward((bytes(4 * 1024 * 1024),)))
-        assert await heard(second) == (0, Forward((bytes(4 * 1024 * 1024),)))
+        said = [
+            Forward((bytes([number]) * size,)) for number, size in enumerate([4_194_304, 3, 20_000, 0, 9])
+        ]
+        ear = Ear(second)
+        for _ in range(2):  # before the link stands, and after
+            for message in said:
+                first.send(1, message)
+            assert [await ear.hear() for _ in said] == [(0, message) for message in said]
         await closed(first, second)
 
     run(scenario)
@@ -102,33 +66,11 @@ def test_a_large_message_arrives_whole() -> None:
 def test_a_key_that_nobody_registered_is_not_heard() -> None:
     async def scenario() -> None:
         (first, second), peers = opened(2)
-        context, socket = stranger(LinkKey.derive(Key(keccak256(b"stranger"))), peers[0])
-        await socket.send(encode_message(Fetch(666)))
+        with pytest.raises((LinkBroken, OSError)):
+            await Stranger.knock(STRANGER, peers[0])
+        assert first.counters["handshakes_refused"] == 1
         second.send(0, Fetch(1))
         assert await heard(first) == (1, Fetch(1)), "only the member was heard"
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(first.receive(), 0.5)
-        socket.close()
-        context.term()
-        await closed(first, second)
-
-    run(scenario)
-
-
-def test_without_a_key_of_its_own_nobody_is_heard() -> None:
-    async def scenario() -> None:
-        (first, second), peers = opened(2)
-        context = zmq.asyncio.Context()
-        socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(peers[0].address)
-        await socket.send(encode_message(Fetch(666)))
-        second.send(0, Fetch(1))
-        assert await heard(first) == (1, Fetch(1))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(first.receive(), 0.5)
-        socket.close()
-        context.term()
         await closed(first, second)
 
     run(scenario)
@@ -137,63 +79,97 @@ def test_without_a_key_of_its_own_nobody_is_heard() -> None:
 def test_a_member_is_known_by_the_key_it_proved_whatever_it_claims() -> None:
     async def scenario() -> None:
         (first, second), peers = opened(2)
-        context, socket = stranger(KEYS[1], peers[0])
-        socket.setsockopt(zmq.IDENTITY, b"member 0")
-        await socket.send(encode_message(Status(1, 0, True, 5, 0)))
-        sender, message = await heard(first)
-        assert (sender, message) == (1, Status(1, 0, True, 5, 0))
-        socket.close()
-        context.term()
+        stranger = await Stranger.knock(KEYS[1], peers[0])
+        await stranger.say(encode_message(Status(1, 0, True, 5, 0)))
+        assert await heard(first) == (1, Status(1, 0, True, 5, 0))
+        stranger.close()
         await closed(first, second)
 
     run(scenario)
 
 
-def test_a_member_that_left_the_committee_is_not_heard_any_more() -> None:
+def test_a_peer_under_another_key_than_its_registered_one_is_told_nothing() -> None:
+    async def scenario() -> None:
+        (first, second), peers = opened(2)
+        impostor = Peer(index=1, address=peers[1].address, link_key=STRANGER.public)
+        first.set_peers({0: peers[0], 1: impostor})
+        first.send(1, Fetch(1))
+        await until(lambda: first.counters["dials_failed"] >= 2)
+        assert not way_out(first, 1).stands and not second.counters["received"]
+        await closed(first, second)
+
+    run(scenario)
+
+
+def test_a_member_that_left_the_committee_is_cut_off_at_once_and_not_heard_any_more() -> None:
     async def scenario() -> None:
         (first, second, third), peers = opened(3)
         third.send(0, Fetch(1))
         assert await heard(first) == (2, Fetch(1))
-        first.set_peers({index: peers[index] for index in (0, 1)})
+        await until(lambda: way_out(first, 2).stands)
         third.send(0, Fetch(2))
-        second.send(0, Fetch(3))
-        assert await heard(first) == (1, Fetch(3))
+        await asyncio.sleep(0.1)  # it has arrived, but nobody has taken it
+        first.set_peers({index: peers[index] for index in (0, 1)})
         first.send(2, Fetch(4))  # to nobody
-        assert 2 not in first._dealers
+        assert 2 not in first._ways_out
+        await until(lambda: not way_out(third, 0).stands)
+        third.send(0, Fetch(3))
+        second.send(0, Fetch(5))
+        assert await heard(first) == (1, Fetch(5))
         await closed(first, second, third)
 
     run(scenario)
 
 
+def test_a_member_that_registers_another_key_is_heard_under_that_one_only() -> None:
+    async def scenario() -> None:
+        (first, second), peers = opened(2)
+        old = await Stranger.knock(KEYS[1], peers[0])
+        await second.close()
+        renewed = {**peers, 1: Peer(index=1, address=peers[1].address, link_key=KEYS[3].public)}
+        again = Links(KEYS[3], peers[1].address)
+        again.start()
+        again.set_peers(renewed)
+        first.set_peers(renewed)
+        assert await old.is_cut()
+        again.send(0, Fetch(1))
+        assert await heard(first) == (1, Fetch(1))
+        first.send(1, Fetch(2))
+        assert await heard(again) == (0, Fetch(2))
+        old.close()
+        await closed(first, again)
+
+    run(scenario)
+
+
 MALFORMED = {
-    "text that is not UTF-8": [b"\x92\xa4\xff\xfe\xfd\xfc\x01"],
-    "nothing": [b""],
-    "garbage": [b"\xc1 garbage"],
-    "deep": [b"\x91" * 100_000],
-    "another type": [b"\x92\xa4noth\x01"],
-    "too few fields": [encode_message(Fetch(1))[:-1]],
-    "two frames": [b"one", b"two"],
+    "text that is not UTF-8": b"\x92\xa4\xff\xfe\xfd\xfc\x01",
+    "nothing": b"",
+    "garbage": b"\xc1 garbage",
+    "deep": b"\x91" * 100_000,
+    "another type": b"\x92\xa4noth\x01",
+    "too few fields": encode_message(Fetch(1))[:-1],
 }
 
 
-@pytest.mark.parametrize("frames", [pytest.param(frames, id=name) for name, frames in MALFORMED.items()])
+@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in MALFORMED.items()])
 def test_what_is_no_message_is_counted_and_the_link_goes_on(
-    frames: list[bytes], caplog: pytest.LogCaptureFixture
+    data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         (first, second), peers = opened(2)
-        context, socket = stranger(KEYS[1], peers[0])
-        try:
-            await socket.send_multipart(frames)
-            await socket.send(encode_message(Fetch(2)))
-            assert await heard(first) == (1, Fetch(2))
-            assert first.counters["malformed_from_1"] + first.counters["refused_unknown"] == 1
-        finally:
-            socket.close()
-            context.term()
-            await closed(first, second)
+        stranger = await Stranger.knock(KEYS[1], peers[0])
+        hearing = asyncio.create_task(heard(first))
+        for _ in range(300):
+            await stranger.say(data)
+        await stranger.say(encode_message(Fetch(2)))
+        assert await hearing == (1, Fetch(2))
+        assert first.counters["malformed_from_1"] == 300
+        assert len(caplog.records) == 1, "one line, however many"
+        stranger.close()
+        await closed(first, second)
 
-    with caplog.at_level(logging.CRITICAL, logger="aggregator.links.links"):
+    with caplog.at_level(logging.WARNING, logger="aggregator.links.links"):
         run(scenario)
 
 
@@ -204,14 +180,12 @@ def test_a_link_comes_back_when_the_other_side_restarts() -> None:
         first.send(1, Fetch(1))
         assert await heard(second) == (0, Fetch(1))
         await second.close()
+        await until(lambda: not way_out(first, 1).stands)
         again = Links(KEYS[1], addresses[1])
         again.start()
         again.set_peers(peers)
-        hearing = asyncio.ensure_future(heard(again))
-        while not hearing.done():
-            first.send(1, Fetch(2))  # what was sent into the gap may be lost: consensus repeats itself
-            await asyncio.sleep(0.05)
-        assert hearing.result() == (0, Fetch(2))
+        first.send(1, Fetch(2))
+        assert await heard(again) == (0, Fetch(2))
         again.send(0, Fetch(3))
         assert await heard(first) == (1, Fetch(3))
         await closed(first, again)
@@ -219,28 +193,32 @@ def test_a_link_comes_back_when_the_other_side_restarts() -> None:
     run(scenario)
 
 
-def test_a_member_refused_at_first_is_heard_once_it_is_known_though_it_hears_the_other_all_along(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A newly appointed member connects before the others know it, and they connect to it."""
-    monkeypatch.setattr("aggregator.links.links.REFUSED_S", 0.2)
+def test_a_member_refused_at_first_is_heard_once_it_is_known() -> None:
+    """A newly appointed member connects before the others know it."""
 
     async def scenario() -> None:
         (first, second), peers = opened(2)
-        second.set_peers({1: peers[1]})  # dismissed: refused from now on
-        first.set_peers({0: peers[0]})
+        second.set_peers({1: peers[1]})
+        await until(lambda: first.counters["dials_failed"])
+        second.set_peers(peers)
+        first.send(1, Fetch(3))
+        assert await heard(second) == (0, Fetch(3))
+        await closed(first, second)
+
+    run(scenario)
+
+
+def test_a_silent_peer_gets_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aggregator.links.links.SILENCE_S", 0.1)
+
+    async def scenario() -> None:
+        (first, second), peers = opened(2)
+        await until(lambda: way_out(first, 1).stands)
+        await asyncio.sleep(0.2)
         first.set_peers(peers)
-        while not first.counters["dropped_full_queue"]:
-            first.send(1, Fetch(1))
-            await asyncio.sleep(0.05)
-        second.set_peers(peers)  # appointed again, and called
-        hearing = asyncio.ensure_future(heard(second))
-        while not hearing.done():
-            second.send(0, Fetch(2))
-            first.set_peers(peers)
-            first.send(1, Fetch(3))
-            await asyncio.sleep(0.05)
-        assert hearing.result()[0] == 0
+        assert not way_out(first, 1).stands
+        first.send(1, Fetch(1))
+        assert await heard(second) == (0, Fetch(1))
         await closed(first, second)
 
     run(scenario)
@@ -249,16 +227,32 @@ def test_a_member_refused_at_first_is_heard_once_it_is_known_though_it_hears_the
 def test_messages_to_a_dead_member_are_dropped_at_a_bound_and_sending_never_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aggregator.links.links.MAX_QUEUED", 10)
+    monkeypatch.setattr("aggregator.links.dialling.MAX_QUEUED", 10)
 
     async def scenario() -> None:
         (first, second), _ = opened(2)
         await second.close()
         for number in range(200):
             first.send(1, Fetch(number))
-        assert first.counters["dropped_full_queue"] > 0
-        assert first.counters["sent"] + first.counters["dropped_full_queue"] == 200
+        assert first.counters["dropped_full_queue"] == 190
+        assert first.counters["sent"] == 10
         await first.close()
+
+    run(scenario)
+
+
+def test_bytes_that_wait_are_bounded_too_but_any_message_finds_room_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aggregator.links.dialling.MAX_QUEUED_BYTES", 1_000)
+
+    async def scenario() -> None:
+        (first, second), _ = opened(2)
+        first.send(1, Forward((bytes(5_000),)))
+        first.send(1, Forward((b"too much",)))
+        assert first.counters["dropped_full_queue"] == 1
+        assert await heard(second) == (0, Forward((bytes(5_000),)))
+        await closed(first, second)
 
     run(scenario)
 
@@ -274,10 +268,29 @@ def test_an_address_in_use_is_a_typed_error() -> None:
     run(scenario)
 
 
-def test_an_unusable_address_of_a_peer_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://h:port", "tcp://h:99999", "tcp://[:1"],
+)
+def test_what_is_no_address_is_a_typed_error(address: str) -> None:
+    async def scenario() -> None:
+        links = Links(KEYS[0], address)
+        with pytest.raises(LinkError, match="no link address"):
+            links.start()
+        await links.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://nonsense:port", "tcp://" + "a" * 70 + ".invalid:1", "tcp://[::1]:1"]
+)
+def test_an_unusable_address_of_a_peer_keeps_nobody_else_waiting(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         (first, second), peers = opened(2)
-        bad = Peer(index=2, address="tcp://nonsense:port", link_key=KEYS[2].public)
+        bad = Peer(index=2, address=address, link_key=KEYS[2].public)
         first.set_peers({**peers, 2: bad})
         first.send(2, Fetch(1))
         second.send(0, Fetch(1))
@@ -293,3 +306,4 @@ def test_link_keys_follow_from_the_account_key_and_differ_from_it() -> None:
     assert LinkKey.derive(key) == KEYS[0]
     assert len({each.public for each in KEYS}) == len(KEYS)
     assert KEYS[0].secret != key.secret
+    assert KEYS[0].secret.hex() not in repr(KEYS[0])

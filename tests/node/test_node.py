@@ -17,7 +17,7 @@ from aggregator.node import Aggregator, now_ms
 from aggregator.origin.origin import OriginSource
 from aggregator.origin.reader import ChainReader
 from aggregator.pbft.events import Propose, Validate, Validated
-from aggregator.pbft.messages import Batch, BatchOrigin, outline_of
+from aggregator.pbft.messages import Batch, BatchOrigin
 from aggregator.pbft.quorum import Members
 from protocol.crypto import Key
 from protocol.parameters import TOKEN_WEI
@@ -140,7 +140,7 @@ def verdict_on(node: Aggregator, batch: Batch) -> Validated:
     """What the node says of a batch whose transactions have arrived."""
     node.now_ms = now_ms()
     node._assembly.keep(batch.transactions)
-    outline = outline_of(batch)
+    outline = batch.outline
     verdict = node._validate(Validate(view=0, sequence=1, digest=outline.digest(), outline=outline))
     assert isinstance(verdict, Validated)
     return verdict
@@ -156,7 +156,7 @@ def test_proposals_no_honest_primary_makes_are_not_voted_for(chain: Chain, tmp_p
         (Batch(now_ms(), None, (), (good, good)), "twice"),
         (Batch(now_ms(), BatchOrigin(-1, 5, bytes(32)), (b"garbage",), ()), "not a chain event"),
     ):
-        fault = fault_in(outline_of(batch), now_ms())
+        fault = fault_in(batch.outline, now_ms())
         assert fault is not None and reason in fault
         assert verdict_on(node, batch).batch is None
     for transactions, reason in (

@@ -21,7 +21,6 @@ from aggregator.pbft.messages import (
     VoteKind,
     cast,
     contents_digest,
-    outline_of,
 )
 from protocol.certificate import SignedVote
 from protocol.evidence import PUNISHABLE, accused_in, evidence_fields
@@ -205,7 +204,7 @@ def test_a_shown_proposal_promises_nothing_and_must_be_signed() -> None:
     vote = cast(domain, keys[0], 0, VoteKind.PRE_PREPARE, 0, 1, batch.digest())
     assert replica.step(Received(sender=2, message=vote, now_ms=network.now_ms)) == []
     assert not replica._slots, "nothing is kept of it"
-    replica.step(Received(sender=0, message=PrePrepare(vote, outline_of(batch)), now_ms=network.now_ms))
+    replica.step(Received(sender=0, message=PrePrepare(vote, batch.outline), now_ms=network.now_ms))
     assert replica.step(Received(sender=2, message=vote, now_ms=network.now_ms)) == []
     forged = cast(domain, keys[2], 0, VoteKind.PRE_PREPARE, 0, 1, bytes(32))
     (effect,) = replica.step(Received(sender=2, message=forged, now_ms=network.now_ms))
@@ -221,7 +220,7 @@ def test_a_proposal_is_shown_once_for_each_prepare_that_is_kept() -> None:
     replica = network.machines[1].replica
     batch = Batch(network.now_ms, None, (), (b"transaction",))
     vote = cast(domain, keys[0], 0, VoteKind.PRE_PREPARE, 0, 1, batch.digest())
-    replica.step(Received(sender=0, message=PrePrepare(vote, outline_of(batch)), now_ms=network.now_ms))
+    replica.step(Received(sender=0, message=PrePrepare(vote, batch.outline), now_ms=network.now_ms))
     lie = cast(domain, keys[3], 3, VoteKind.PREPARE, 0, 1, bytes(32))
     first = replica.step(Received(sender=3, message=lie, now_ms=network.now_ms))
     assert first == [Send(to=3, message=vote)]

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from aggregator.pbft.events import Misbehaved, Received, Validate
-from aggregator.pbft.messages import Batch, Outline, PrePrepare, Vote, VoteKind, cast, outline_of
+from aggregator.pbft.messages import Batch, Outline, PrePrepare, Vote, VoteKind, cast
 from aggregator.pbft.records import BecameCommitted, decode_record
 from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
@@ -180,13 +180,11 @@ def test_a_proposal_counts_by_its_signature_not_by_who_brings_it() -> None:
     batch = Batch(network.now_ms, None, (), (b"transaction",))
     vote = cast(network.members.domain, network.keys[0], 0, VoteKind.PRE_PREPARE, 0, 1, batch.digest())
     replica = network.machines[1].replica
-    effects = replica.step(
-        Received(sender=3, message=PrePrepare(vote, outline_of(batch)), now_ms=network.now_ms)
-    )
+    effects = replica.step(Received(sender=3, message=PrePrepare(vote, batch.outline), now_ms=network.now_ms))
     assert [type(effect) for effect in effects] == [Validate]
     forged = cast(network.members.domain, network.keys[3], 3, VoteKind.PRE_PREPARE, 0, 2, batch.digest())
     effects = replica.step(
-        Received(sender=0, message=PrePrepare(forged, outline_of(batch)), now_ms=network.now_ms)
+        Received(sender=0, message=PrePrepare(forged, batch.outline), now_ms=network.now_ms)
     )
     assert [type(effect) for effect in effects] == [Misbehaved]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.pbft.messages import Batch, VoteKind, cast, header_of
+from aggregator.pbft.messages import Batch, VoteKind, cast
 from protocol.certificate import (
     InvalidCertificate,
     MemberSignature,
@@ -35,7 +35,7 @@ def certificate(index: int = 3, signers: tuple[int, ...] = (0, 1, 3)) -> Transac
     return TransactionCertificate(
         view=2,
         sequence=9,
-        header=header_of(BATCH),
+        header=BATCH.outline.header,
         index=index,
         path=tuple(proof(leaves, index)),
         signatures=tuple(MemberSignature(member=v.signer, signature=v.signature) for v in votes),
