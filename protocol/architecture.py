@@ -60,6 +60,7 @@ from protocol.sequence_layers import (
 
 __all__ = [
     "MAX_DIMENSION",
+    "MAX_LAYERS",
     "MAX_POSITIONS",
     "Add",
     "Architecture",
