@@ -1,6 +1,6 @@
 """Exact evaluation against float32 inference: how much the agreed integer costs.
 
-    python -m benchmarks.evaluation [--json] [--samples 2048] [--repeats 9]
+    python -m benchmarks.evaluation [--json] [--samples 2048] [--repeats 9] [--family transformer]
 
 For each model, in one run and taking turns: float32 inference (Flax, jitted, same batches) and the exact
 outputs (``exact_jax``), both from samples in host memory to outputs in host memory; and the whole of
@@ -26,37 +26,32 @@ from offchain.data import Fragment
 from offchain.evaluation import exact_jax, specification
 from offchain.evaluation.score import evaluate
 from offchain.models.artifact import encode_model
-from offchain.models.families import cnn, mlp
+from offchain.models.families import cnn, lstm, mlp, resnet, transformer
 from offchain.models.network import build, from_tensors, initialise, to_tensors
-from protocol.architecture import (
-    Add,
-    Architecture,
-    Conv,
-    Dense,
-    GlobalAvgPool,
-    Layer,
-    Relu,
-    parameter_count,
-    shapes,
-)
+from protocol.architecture import Architecture, parameter_count, shapes, work
 
+FULL_WORK = 8_000_000
+"""Multiply-adds per sample up to which all samples are scored."""
 
-def residual(width: int = 32, blocks: int = 3) -> Architecture:
-    """A small residual network on 28×28 images."""
-    layers: list[Layer] = [Conv(features=width, strides=(2, 2)), Relu(name="b0")]
-    for block in range(blocks):
-        layers += [Conv(features=width), Relu(), Conv(features=width), Add(other=f"b{block}")]
-        layers.append(Relu(name=f"b{block + 1}"))
-    return Architecture(input_shape=(28, 28, 1), layers=(*layers, GlobalAvgPool(), Dense(features=10)))
-
-
-MODELS: dict[str, Architecture] = {
-    "mlp digits 64-128-64-10": mlp((64,), 10),
-    "cnn digits 16-32-64": cnn((8, 8, 1), 10),
-    "mlp 784-512-256-10": mlp((28, 28, 1), 10, (512, 256)),
-    "mlp 1024-2048-2048-10": mlp((1024,), 10, (2048, 2048)),
-    "cnn 28x28 32-64-128": cnn((28, 28, 1), 10, (32, 64), (128,)),
-    "resnet 28x28 7 conv of 32": residual(),
+MODELS: dict[str, dict[str, Architecture]] = {
+    "mlp": {
+        "mlp digits 64-128-64-10": mlp((64,), 10),
+        "mlp 784-512-256-10": mlp((28, 28, 1), 10, (512, 256)),
+        "mlp 1024-2048-2048-10": mlp((1024,), 10, (2048, 2048)),
+    },
+    "cnn": {
+        "cnn digits 16-32-64": cnn((8, 8, 1), 10),
+        "cnn 28x28 32-64-128": cnn((28, 28, 1), 10, (32, 64), (128,)),
+    },
+    "resnet": {"resnet 28x28 16-32-64": resnet((28, 28, 1), 10)},
+    "lstm": {
+        "lstm 64 steps, 64 wide": lstm((64, 8), 10),
+        "gru 64 steps, 64 wide": lstm((64, 8), 10, cell="gru"),
+    },
+    "transformer": {
+        "gpt 2x64, context 64": transformer((64,), 65, vocabulary=65),
+        "gpt 4x128, context 128": transformer((128,), 65, 128, 4, 4, vocabulary=65),
+    },
 }
 
 
@@ -72,14 +67,23 @@ def medians(functions: Sequence[Callable[[], object]], repeats: int) -> list[flo
     return [statistics.median(taken) for taken in seconds]
 
 
+def random_inputs(architecture: Architecture, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Samples of the kind that the model takes."""
+    shape = (count, *architecture.input_shape)
+    if architecture.vocabulary is not None:
+        return rng.integers(0, architecture.vocabulary, shape, np.int32)
+    if len(architecture.input_shape) == 3:
+        return rng.integers(0, 256, shape, np.uint8)
+    return rng.standard_normal(shape, np.float32)
+
+
 def measure(architecture: Architecture, samples: int, repeats: int) -> dict[str, float | int]:
     """One model's row: milliseconds, ratios, compile time in seconds."""
     rng = np.random.default_rng(0)
     tensors = to_tensors(initialise(architecture, 0))
-    images = len(architecture.input_shape) == 3
-    shape = (samples, *architecture.input_shape)
-    x = rng.integers(0, 256, shape, np.uint8) if images else rng.standard_normal(shape, np.float32)
-    fragment = Fragment(x, rng.integers(0, shapes(architecture)[-1][0], samples, dtype=np.int32))
+    x = random_inputs(architecture, samples, rng)
+    ending = shapes(architecture)[-1]
+    fragment = Fragment(x, rng.integers(0, ending[-1], (samples, *ending[:-1]), dtype=np.int32))
     size = exact_jax.batch_size_for(architecture, samples)
     apply, parameters = jax.jit(build(architecture).apply), {"params": from_tensors(tensors)}
     parameters = jax.device_put(parameters)
@@ -105,6 +109,7 @@ def measure(architecture: Architecture, samples: int, repeats: int) -> dict[str,
     )
     return {
         "parameters": parameter_count(architecture),
+        "samples": samples,
         "batch": size,
         "float32_ms": round(in_float * 1e3, 2),
         "exact_ms": round(exact * 1e3, 2),
@@ -121,8 +126,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--family", action="append", choices=tuple(MODELS))
     arguments = parser.parse_args()
-    rows = {name: measure(model, arguments.samples, arguments.repeats) for name, model in MODELS.items()}
+    rows: dict[str, dict[str, float | int | str]] = {}
+    for family in arguments.family or MODELS:
+        for name, model in MODELS[family].items():
+            # Samples as work allows: a sequence model does as much for one as an mlp for hundreds.
+            samples = max(16, min(arguments.samples, int(arguments.samples * FULL_WORK / work(model))))
+            rows[name] = {"family": family, **measure(model, samples, arguments.repeats)}
     if arguments.json:
         print(json.dumps({"device": jax.default_backend(), "jax": jax.__version__, "models": rows}))
         return

@@ -22,6 +22,8 @@ from safetensors.numpy import save
 from protocol.errors import InvalidArtifact
 
 MAX_HEADER_BYTES: Final = 1 << 20
+MAX_NAME_SHOWN: Final = 64
+"""Characters of a tensor's name in an error: a header's megabyte may be one name."""
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
@@ -82,11 +84,13 @@ def open_tensors(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise InvalidArtifact("the safetensors metadata must map strings to strings")
-    extents = {name: _extent(name, entry) for name, entry in header.items()}
+    extents = {name: _extent(name[:MAX_NAME_SHOWN], entry) for name, entry in header.items()}
     end = 0
     for name, (_, _, start, stop) in sorted(extents.items(), key=lambda item: item[1][2:]):
         if start != end:
-            raise InvalidArtifact(f"tensor {name!r} overlaps another or leaves a gap before it")
+            raise InvalidArtifact(
+                f"tensor {name[:MAX_NAME_SHOWN]!r} overlaps another or leaves a gap before it"
+            )
         end = stop
     if begin + end != len(data):
         raise InvalidArtifact(f"the tensors fill {end} bytes, the file has {len(data) - begin} for them")

@@ -60,6 +60,7 @@ from protocol.sequence_layers import (
 
 __all__ = [
     "MAX_DIMENSION",
+    "MAX_LAYERS",
     "MAX_POSITIONS",
     "Add",
     "Architecture",
@@ -93,6 +94,7 @@ __all__ = [
     "Tanh",
     "parameter_count",
     "parameter_shapes",
+    "recurrent_steps",
     "scratch",
     "shapes",
     "work",
@@ -290,3 +292,9 @@ def work(architecture: Architecture) -> int:
 def scratch(architecture: Architecture) -> int:
     """Scalars of the largest array that computing one sample needs."""
     return _walk(architecture)[3]
+
+
+def recurrent_steps(architecture: Architecture) -> int:
+    """Steps that must follow one another, over all recurrent layers."""
+    inputs = (architecture.input_shape, *shapes(architecture))
+    return sum(layer.steps(shape) for layer, shape in zip(architecture.layers, inputs, strict=False))

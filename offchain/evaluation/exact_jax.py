@@ -1,9 +1,9 @@
-"""``exact-1`` in JAX: compiled once per architecture, streamed in batches, equal to the specification.
+"""``exact-1`` in JAX: compiled per kind and shape of layer, streamed in batches, equal to the specification.
 
 Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
 looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples (``stream``);
-parameters
-are arguments of the compiled program, so scoring a model again and again while it trains compiles once.
+parameters are arguments of the compiled program, so scoring a model again and again while it trains
+compiles once.
 
 Source: design section 7; docs/exact-1.md.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,13 @@ from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations, groups
 from offchain.evaluation.arithmetic_jax import Traced, x64
 from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_groups, quantise_inputs
 from offchain.models.layers import VOCABULARY
-from protocol.architecture import Architecture, scratch, shapes
+from protocol.architecture import Architecture, Layer, recurrent_steps, scratch, shapes
 
 BATCH_VALUES: Final = 1 << 22
-"""Activations of the largest layer in one batch; accumulators take eight bytes each."""
+"""Scalars of the largest array in one batch, of eight bytes each at most; a few such live at once."""
+CACHED_VALUES: Final = 1 << 18
+"""The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
+touches a step at a time, and wants large batches."""
 MAX_BATCH: Final = 1024
 
 _SAFE_FRACTION: Final = 100
@@ -39,7 +42,9 @@ Plans = tuple[Hashable, ...]
 
 def batch_size_for(architecture: Architecture, samples: int) -> int:
     """Samples per batch: a power of two, within ``BATCH_VALUES`` and no larger than needed."""
-    fitting = max(1, min(MAX_BATCH, BATCH_VALUES // scratch(architecture)))
+    cached = jax.default_backend() == "cpu" and not recurrent_steps(architecture)
+    values = CACHED_VALUES if cached else BATCH_VALUES
+    fitting = max(1, min(MAX_BATCH, values // scratch(architecture)))
     return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
 
 
@@ -65,21 +70,61 @@ def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool) ->
     return tuple(plans)
 
 
+class _Stage(NamedTuple):
+    """Layers compiled together: one, and those after it that only pass its integers on."""
+
+    start: int
+    stop: int
+    references: tuple[str, ...]
+    """What the first of them takes in besides the previous output."""
+    name: str | None
+    run: Callable[..., Traced]
+
+
 @lru_cache(maxsize=64)
 def compiled(architecture: Architecture, plans: Plans) -> Callable[[Any, Traced], Traced]:
-    """The jitted program of one architecture under one proof."""
+    """The program of one architecture under one proof.
+
+    Compiled stage by stage: in one piece XLA fuses what reads an intermediate with what makes it, and makes
+    it again for every reader (13 times slower for attention); and equal layers compile once.
+    """
+    layers, stages, start = architecture.computed_layers, list[_Stage](), 0
+    while start < len(layers):
+        stop = start + 1
+        while stop < len(layers) and layers[stop - 1].name is None and VOCABULARY[layers[stop].kind].light:
+            stop += 1
+        own = tuple(layer.model_copy(update=_NAMELESS[layer.kind == "add"]) for layer in layers[start:stop])
+        run = compiled_stage(own, plans[start:stop])
+        stages.append(_Stage(start, stop, layers[start].references(), layers[stop - 1].name, run))
+        start = stop
 
     def program(prepared: tuple[Any, ...], value: Traced) -> Traced:
         named: dict[str, Traced] = {}
-        steps = zip(architecture.computed_layers, prepared, plans, strict=True)
-        for layer, integers, layer_plan in steps:
-            others = [named[name] for name in layer.references()]
-            value = VOCABULARY[layer.kind].exact(layer, integers, layer_plan, value, *others)
-            if layer.name is not None:
-                named[layer.name] = value
+        for stage in stages:
+            others = [named[name] for name in stage.references]
+            value = stage.run(prepared[stage.start : stage.stop], value, *others)
+            if stage.name is not None:
+                named[stage.name] = value
         return value
 
-    return jax.jit(program)
+    return program
+
+
+_NAMELESS: Final[dict[bool, dict[str, Any]]] = {False: {"name": None}, True: {"name": None, "other": "other"}}
+"""Names say nothing about how to compute; without them equal layers are equal."""
+
+
+@lru_cache(maxsize=512)
+def compiled_stage(layers: tuple[Layer, ...], plans: Plans) -> Callable[..., Traced]:
+    """Layers without names, under one proof, compiled together."""
+
+    def stage(prepared: tuple[Any, ...], value: Traced, *others: Traced) -> Traced:
+        for layer, integers, layer_plan in zip(layers, prepared, plans, strict=True):
+            value = VOCABULARY[layer.kind].exact(layer, integers, layer_plan, value, *others)
+            others = ()
+        return value
+
+    return stage if VOCABULARY[layers[0].kind].compiles_itself else jax.jit(stage)
 
 
 def inputs_in_batches(x: NDArray[Any], batch_size: int) -> Iterator[tuple[int, Traced]]:

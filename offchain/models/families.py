@@ -8,10 +8,15 @@ Source: PoT section 2.5 (mainstream models); design section 7 ("families on top"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
 
 from protocol.architecture import (
+    MAX_DIMENSION,
+    MAX_LAYERS,
     Add,
     Architecture,
     BatchNorm,
@@ -33,8 +38,7 @@ from protocol.architecture import (
     PositionalEmbedding,
     Relu,
 )
-
-FAMILIES: Final = ("mlp", "cnn", "resnet", "lstm", "transformer")
+from protocol.errors import InvalidDocument
 
 
 def mlp(
@@ -169,6 +173,57 @@ def transformer(
         stack += [Add(other=f"y{block}", name=f"x{block + 1}")]
     stack += [LayerNorm(), *([] if output == "next_token" else [GlobalAvgPool()]), Dense(features=outputs)]
     return _architecture(input_shape, output, stack)
+
+
+FAMILIES: Final[dict[str, Callable[..., Architecture]]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet": resnet,
+    "lstm": lstm,
+    "transformer": transformer,
+}
+
+
+def build_family(config: Mapping[str, Any]) -> Architecture:
+    """The architecture that a small configuration describes.
+
+    Args:
+        config: ``family``, ``input_shape``, ``outputs``, and any other argument of that family by name.
+
+    Raises:
+        InvalidDocument: no such family, a name it does not know, one it needs, or a size out of bounds.
+    """
+    family = FAMILIES.get(str(config.get("family")))
+    if family is None:
+        raise InvalidDocument(f"model: family must be one of {', '.join(FAMILIES)}")
+    arguments = {name: value for name, value in config.items() if name != "family"}
+    known = signature(family).parameters
+    for name in sorted(set(arguments) - set(known)):
+        raise InvalidDocument(f"model: {config['family']} has no {name[:64]!r}, it has {', '.join(known)}")
+    for name in ("input_shape", "outputs"):
+        if name not in arguments:
+            raise InvalidDocument(f"model: {config['family']} needs {name}")
+    for name, value in arguments.items():
+        deep = name in ("layers", "blocks") and type(value) is int and value > MAX_LAYERS
+        if deep or not _fits(value, known[name].annotation):
+            raise InvalidDocument(f"model: {name} cannot be {str(value)[:64]!r}")
+    try:
+        return family(**arguments)
+    except ValidationError as reason:
+        first = reason.errors()[0]
+        raise InvalidDocument(f"model: a size of {first['input']!r} is refused: {first['msg']}") from reason
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value is of the kind that a family's argument takes; its bounds are the architecture's."""
+    if annotation == "Sequence[int]":
+        numbers = isinstance(value, list | tuple) and len(value) <= MAX_LAYERS
+        return numbers and all(type(number) is int for number in value)
+    if "int" in annotation:
+        return (type(value) is int and 0 <= value <= MAX_DIMENSION) or (
+            value is None and "None" in annotation
+        )
+    return isinstance(value, str)
 
 
 def _dense_relu(hidden: Sequence[int]) -> list[Layer]:

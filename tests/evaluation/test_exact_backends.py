@@ -37,7 +37,7 @@ def assert_equal(
         assert (found.q == wanted.q).all() and (found.fraction == wanted.fraction).all()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(architectures(), st.integers(0, 2**32), st.sampled_from([0, 2, 12, 45]), st.booleans())
 def test_both_backends_give_the_same_integers(
     architecture: Architecture, seed: int, spread: int, images: bool
@@ -68,7 +68,7 @@ CLASSIC = Architecture(
 def test_the_batch_size_changes_nothing(images: bool) -> None:
     rng = np.random.default_rng(3)
     tensors = parameters(CLASSIC, rng, 2)
-    assert_equal(CLASSIC, tensors, samples(CLASSIC, rng, 23, images), 1, 2, 7, 23, 64)
+    assert_equal(CLASSIC, tensors, samples(CLASSIC, rng, 23, images), 1, 7, 64)
 
 
 def test_a_sample_scores_the_same_alone_and_in_company() -> None:
@@ -103,16 +103,22 @@ def test_wide_layers_are_exact_however_they_have_to_be_cut(fan_in: int) -> None:
     assert_equal(wide, tensors, x, 3)
 
 
+def forget_compiled() -> None:
+    """Programs of before know nothing of another device."""
+    exact_jax.compiled.cache_clear()
+    exact_jax.compiled_stage.cache_clear()
+
+
 def test_convolutions_by_matrix_products_equal_direct_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path that accelerators take, forced here."""
     rng = np.random.default_rng(5)
     tensors, x = parameters(CLASSIC, rng, 1), samples(CLASSIC, rng, 4, images=False)
-    exact_jax.compiled.cache_clear()
+    forget_compiled()
     monkeypatch.setattr("offchain.models.layers.linear.jax.default_backend", lambda: "gpu")
     try:
         assert_equal(CLASSIC, tensors, x, 4)
     finally:
-        exact_jax.compiled.cache_clear()
+        forget_compiled()
 
 
 def held_exactly(name: str, tensor: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -24,7 +25,14 @@ from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation import functions as curves
 from offchain.evaluation.arithmetic import ACTIVATION_BITS, ACTIVATION_LIMIT, Activations, bit_length, spread
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT64_EXACT, INT64_EXACT, Contraction, plan_contraction
+from offchain.evaluation.bounds import (
+    FLOAT32_EXACT,
+    FLOAT64_EXACT,
+    INT64_EXACT,
+    LIMB_LIMIT,
+    Contraction,
+    plan_contraction,
+)
 from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot
@@ -35,6 +43,8 @@ SCORE_BITS: Final = 30
 """Scores saturate at ``2**30``, which is 1024 nats."""
 _ROOT_BITS: Final = 14
 _INVERSE_BITS: Final = 15
+_WEIGHT_DROP: Final = CURVE_FRACTION - 15
+"""Weights meet the values with 15 bits, of which two limbs make the product."""
 _FINEST_WEIGHT: Final = 40
 """A weight that is to be taken that many bits coarser is nothing."""
 
@@ -51,8 +61,12 @@ class AttentionPlan(NamedTuple):
     """How to compute."""
 
     inner: Contraction
+    scores_in_limbs: bool
+    """Whether queries meet keys as 8-bit limbs in float32, or whole in float64."""
     scores: str
     """Container of a score times its scale."""
+    values_in_limbs: bool
+    """Likewise, weights and values."""
     outer: Contraction
 
 
@@ -89,6 +103,7 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
     """Each position's mean of the values before it, weighted by how its query meets their keys."""
 
     schema = CausalAttention
+    compiles_itself = True
 
     def prepare(self, layer: CausalAttention, tensors: Mapping[str, NDArray[Any]]) -> Attention:
         return Attention(
@@ -103,10 +118,13 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
         largest = width << (2 * ACTIVATION_BITS)
         scaled = largest * scale_of(width)[0]
         assert largest < FLOAT64_EXACT and scaled < INT64_EXACT
-        assert MAX_POSITIONS << (CURVE_FRACTION + ACTIVATION_BITS) < FLOAT64_EXACT
+        assert MAX_POSITIONS << (2 * ACTIVATION_BITS) < FLOAT64_EXACT
+        pair = LIMB_LIMIT * LIMB_LIMIT
         plan = AttentionPlan(
             plan_contraction(prepared.inner.weight, limit),
+            width * pair <= FLOAT32_EXACT,
             "float64" if scaled < FLOAT64_EXACT else "int64",
+            shape[0] * pair <= FLOAT32_EXACT,
             plan_contraction(prepared.outer.weight, ACTIVATION_LIMIT),
         )
         return plan, ACTIVATION_LIMIT
@@ -137,7 +155,8 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
         weights = np.where(seen, curves.curve_at(curves.DECAY, distance), 0)
         common = np.minimum.accumulate(value_fraction, axis=-1)
         coarser = np.clip(value_fraction[..., None, :] - common[..., :, None], 0, _FINEST_WEIGHT)
-        mixed = arithmetic.normalise(arithmetic.round_shift(weights, coarser) @ value, common)
+        shifted = arithmetic.round_shift(weights, _WEIGHT_DROP + coarser)
+        mixed = arithmetic.normalise(shifted @ value, common - _WEIGHT_DROP)
         total = weights.sum(axis=-1)
         bits = bit_length(total) + _INVERSE_BITS
         inverse = ((np.int64(2) << bits) + total) // (2 * total)
@@ -150,38 +169,89 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
     def exact(
         self, layer: CausalAttention, prepared: Attention, plan: AttentionPlan, *inputs: Traced
     ) -> Traced:
-        (x,) = inputs
-        count, length, features = x.q.shape
-        width = features // layer.heads
-        wide, fraction = contract(dot, x, prepared.inner, plan.inner)
-        groups = (count, length, 3, layer.heads)
-        parts = arithmetic_jax.normalise(
-            wide.reshape(*groups, width), jnp.broadcast_to(fraction[..., None, None], groups)
-        )
-        query, key, value = jnp.moveaxis(parts.q, (2, 3), (0, 2)).astype(jnp.float64)
-        query_fraction, key_fraction, value_fraction = jnp.moveaxis(parts.fraction, (2, 3), (0, 2))
-        scale, scale_fraction = scale_of(width)
-        have = query_fraction[..., :, None] + key_fraction[..., None, :] + scale_fraction
-        products = _dot64(query, key.swapaxes(-1, -2)).astype(plan.scores) * scale
-        scores = arithmetic_jax.align_saturating(products, have, ARGUMENT_FRACTION, SCORE_BITS)
-        seen = jnp.tril(jnp.ones((length, length), bool))
-        scores = jnp.where(seen, scores, -float(1 << SCORE_BITS))
-        distance = jnp.minimum(scores.max(axis=-1, keepdims=True) - scores, float(1 << ARGUMENT_BITS))
-        weights = jnp.where(seen, curves.curve_at_traced(curves.DECAY, distance.astype(jnp.int32)), 0)
-        common = jax.lax.cummin(value_fraction, axis=2)
-        coarser = jnp.clip(value_fraction[..., None, :] - common[..., :, None], 0, _FINEST_WEIGHT)
-        shifted = arithmetic_jax.round_shift(weights.astype(jnp.float32), coarser).astype(jnp.float64)
-        mixed = arithmetic_jax.normalise(_dot64(shifted, value), common)
-        total = weights.astype(jnp.int64).sum(axis=-1)
-        bits = (64 - jax.lax.clz(total) + _INVERSE_BITS).astype(jnp.int32)
-        inverse = ((jnp.int64(2) << bits.astype(jnp.int64)) + total) // (2 * total)
-        products = mixed.q.astype(jnp.float64) * spread(inverse.astype(jnp.float64), mixed.q)
-        divided = arithmetic_jax.normalise(products, mixed.fraction + bits)
-        heads = Traced(jnp.moveaxis(divided.q, 1, 2), jnp.moveaxis(divided.fraction, 1, 2))
-        joined = arithmetic_jax.join(heads, 2)
-        whole = Traced(joined.q.reshape(x.q.shape), joined.fraction)
-        return arithmetic_jax.normalise(*contract(dot, whole, prepared.outer, plan.outer))
+        query, key, value = _split(inputs[0], prepared.inner, layer.heads, plan.inner)
+        scores = _scores(query, key, plan)
+        weights = _weights(scores)
+        mixed = _mixed(weights, value, plan)
+        return _outer(_divided(mixed, weights), prepared.outer, plan.outer)
 
 
-def _dot64(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float64)
+# Each piece is compiled apart: see ``exact_jax.compiled``.
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _split(x: Traced, inner: Linear, heads: int, plan: Contraction) -> tuple[Traced, Traced, Traced]:
+    """Queries, keys and values: ``[n, heads, positions, width]``, a fraction for each vector."""
+    wide, fraction = contract(dot, x, inner, plan)
+    groups = (*x.q.shape[:2], 3, heads)
+    parts = arithmetic_jax.normalise(
+        wide.reshape(*groups, -1), jnp.broadcast_to(fraction[..., None, None], groups)
+    )
+    q, fractions = jnp.moveaxis(parts.q, (2, 3), (0, 2)), jnp.moveaxis(parts.fraction, (2, 3), (0, 2))
+    return Traced(q[0], fractions[0]), Traced(q[1], fractions[1]), Traced(q[2], fractions[2])
+
+
+@partial(jax.jit, static_argnums=2)
+def _scores(query: Traced, key: Traced, plan: AttentionPlan) -> jax.Array:
+    """``[n, heads, positions, positions]`` float64 in ``2**-20``; what is not seen has the least."""
+    scale, scale_fraction = scale_of(query.q.shape[-1])
+    have = query.fraction[..., :, None] + key.fraction[..., None, :] + scale_fraction
+    products = _product(query.q, key.q.swapaxes(-1, -2), plan.scores_in_limbs)
+    scaled = products.astype(plan.scores) * scale
+    scores = arithmetic_jax.align_saturating(scaled, have, ARGUMENT_FRACTION, SCORE_BITS)
+    return jnp.where(_seen(scores), scores, -float(1 << SCORE_BITS))
+
+
+def _seen(scores: jax.Array) -> jax.Array:
+    return jnp.tril(jnp.ones(scores.shape[-2:], bool))
+
+
+@jax.jit
+def _weights(scores: jax.Array) -> jax.Array:
+    """``exp`` of each score less its row's largest, int32 at ``2**-23``; zero for what is not seen."""
+    distance = jnp.minimum(scores.max(axis=-1, keepdims=True) - scores, float(1 << ARGUMENT_BITS))
+    return jnp.where(_seen(scores), curves.curve_at_traced(curves.DECAY, distance.astype(jnp.int32)), 0)
+
+
+@partial(jax.jit, static_argnums=2)
+def _mixed(weights: jax.Array, value: Traced, plan: AttentionPlan) -> Traced:
+    """Weighted sums of the values, each row in the coarsest fraction of the values it sees."""
+    common = jax.lax.cummin(value.fraction, axis=2)
+    coarser = jnp.clip(value.fraction[..., None, :] - common[..., :, None], 0, _FINEST_WEIGHT)
+    shifted = arithmetic_jax.round_shift(weights.astype(jnp.float32), _WEIGHT_DROP + coarser)
+    products = _product(shifted, value.q, plan.values_in_limbs)
+    return arithmetic_jax.normalise(products, common - _WEIGHT_DROP)
+
+
+@jax.jit
+def _divided(mixed: Traced, weights: jax.Array) -> Traced:
+    """The sums over the totals of their weights: ``[n, positions, heads, width]``."""
+    total = weights.astype(jnp.float64).sum(axis=-1).astype(jnp.int64)
+    bits = (64 - jax.lax.clz(total) + _INVERSE_BITS).astype(jnp.int32)
+    inverse = ((jnp.int64(2) << bits.astype(jnp.int64)) + total) // (2 * total)
+    products = mixed.q.astype(jnp.float64) * spread(inverse.astype(jnp.float64), mixed.q)
+    divided = arithmetic_jax.normalise(products, mixed.fraction + bits)
+    return Traced(jnp.moveaxis(divided.q, 1, 2), jnp.moveaxis(divided.fraction, 1, 2))
+
+
+@partial(jax.jit, static_argnums=2)
+def _outer(heads: Traced, outer: Linear, plan: Contraction) -> Traced:
+    """Heads joined, and the outer contraction."""
+    joined = arithmetic_jax.join(heads, 2)
+    whole = Traced(joined.q.reshape(*joined.q.shape[:2], -1), joined.fraction)
+    return arithmetic_jax.normalise(*contract(dot, whole, outer, plan))
+
+
+def _product(a: jax.Array, b: jax.Array, in_limbs: bool) -> jax.Array:
+    """``a · b`` of float32 integers up to ``2**15``, as float64."""
+    if not in_limbs:
+        a, b = a.astype(jnp.float64), b.astype(jnp.float64)
+        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float64)
+    rows, columns = a.shape[-2], b.shape[-1]
+    # All pairs in one product: a batch of small matrices costs more to start than to compute.
+    pairs = dot(
+        jnp.concatenate(arithmetic_jax.limbs(a), axis=-2), jnp.concatenate(arithmetic_jax.limbs(b), axis=-1)
+    ).astype(jnp.float64)
+    high, low = pairs[..., :rows, :], pairs[..., rows:, :]
+    both = 256 * high + low
+    return 256 * both[..., :columns] + both[..., columns:]

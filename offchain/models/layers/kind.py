@@ -31,6 +31,10 @@ class LayerKind(ABC, Generic[L]):
     """One row of the vocabulary. ``prepared`` is what ``prepare`` returned: integers, or None."""
 
     schema: ClassVar[type[BaseModel]]
+    light: ClassVar[bool] = False
+    """Whether ``exact`` only picks or moves integers: it is then compiled with the layer before it."""
+    compiles_itself: ClassVar[bool] = False
+    """Whether ``exact`` calls compiled pieces of its own, and is not to be compiled as a whole."""
 
     def prepare(self, layer: L, tensors: Mapping[str, NDArray[Any]]) -> Any:
         """The layer's float32 tensors (by their short names) as integers; None if it has none."""

@@ -27,6 +27,7 @@ class FlattenKind(LayerKind[Flatten]):
     """Any shape to a vector, last axis fastest."""
 
     schema = Flatten
+    light = True
 
     def module(self, layer: Flatten, name: str, training: bool) -> Module:
         return lambda x: x.reshape(len(x), -1)
@@ -46,6 +47,7 @@ class ReluKind(LayerKind[Relu]):
     """``max(x, 0)``."""
 
     schema = Relu
+    light = True
 
     def module(self, layer: Relu, name: str, training: bool) -> Module:
         return linen.relu
@@ -111,6 +113,7 @@ class DropoutKind(LayerKind[Dropout]):
     """Zeros at random in training, nothing in scoring."""
 
     schema = Dropout
+    light = True
 
     def module(self, layer: Dropout, name: str, training: bool) -> Module:
         return linen.Dropout(layer.rate_permille / 1000, deterministic=not training, name=name)

@@ -68,6 +68,7 @@ class MaxPoolKind(LayerKind[MaxPool]):
     """Largest value of each window; padding never wins."""
 
     schema = MaxPool
+    light = True
 
     def module(self, layer: MaxPool, name: str, training: bool) -> Module:
         return lambda x: linen.max_pool(x, layer.window, layer.strides, layer.padding)
@@ -132,6 +133,7 @@ class LastKind(LayerKind[Last]):
     """The last position of a sequence."""
 
     schema = Last
+    light = True
 
     def module(self, layer: Last, name: str, training: bool) -> Module:
         return lambda x: x[:, -1]

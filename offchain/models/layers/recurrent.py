@@ -134,6 +134,13 @@ class _Steps(NamedTuple):
         return _part_traced(products, STATE_FRACTION + self.recurrent.multiplier_fraction)
 
 
+def _steps(recurrent: Linear, plan: Contraction) -> _Steps:
+    # Widened before the loop: XLA would widen them again in each step.
+    weight, multiplier = jnp.asarray(recurrent.weight), jnp.asarray(recurrent.multiplier)
+    wide = recurrent._replace(weight=weight.astype(jnp.float32), multiplier=multiplier.astype(plan.wide))
+    return _Steps(wide, plan)
+
+
 def _part_traced(values: jax.Array, fraction: Any) -> jax.Array:
     return arithmetic_jax.align_saturating(values, fraction, ARGUMENT_FRACTION, PART_BITS)
 
@@ -150,16 +157,17 @@ def _saturated_traced(argument: jax.Array) -> jax.Array:
     return jnp.clip(argument, -limit, limit).astype(jnp.int32)
 
 
-def _gate_traced(argument: jax.Array) -> jax.Array:
-    value = curves.symmetric_at_traced(curves.SIGMOID, _saturated_traced(argument))
+def _dropped(value: jax.Array) -> jax.Array:
     drop = CURVE_FRACTION - GATE_FRACTION
     return ((value + (1 << (drop - 1))) >> drop).astype(jnp.float64)
+
+
+def _gate_traced(argument: jax.Array) -> jax.Array:
+    return _dropped(curves.symmetric_at_traced(curves.SIGMOID, _saturated_traced(argument)))
 
 
 def _tanh_traced(argument: jax.Array) -> jax.Array:
-    value = curves.odd_at_traced(curves.TANH, _saturated_traced(argument))
-    drop = CURVE_FRACTION - GATE_FRACTION
-    return ((value + (1 << (drop - 1))) >> drop).astype(jnp.float64)
+    return _dropped(curves.odd_at_traced(curves.TANH, _saturated_traced(argument)))
 
 
 def _over_positions(step: Any, carry: Any, inputs: jax.Array) -> jax.Array:
@@ -232,13 +240,16 @@ class LstmKind(LayerKind[Lstm]):
 
     def exact(self, layer: Lstm, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
         parts = _from_inputs_traced(inputs[0], prepared, plan[0])
-        steps = _Steps(prepared.recurrent, plan[1])
+        steps = _steps(prepared.recurrent, plan[1])
+        new_columns = np.repeat([False, False, True, False], layer.features)
 
         def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
             state, cell = carry
-            enter, forget, new, leave = jnp.split(part + steps.from_state(state), 4, axis=-1)
-            cell = _next_cell(cell, _gate_traced(forget), _gate_traced(enter), _tanh_traced(new))
-            state = _shift(_gate_traced(leave) * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
+            arguments = _saturated_traced(part + steps.from_state(state))
+            gates = _dropped(curves.gates_at_traced(arguments, new_columns))
+            enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
+            cell = _next_cell(cell, forget, enter, new)
+            state = _shift(leave * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
             return (state, cell), state
 
         zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
@@ -304,7 +315,7 @@ class GruKind(LayerKind[Gru]):
 
     def exact(self, layer: Gru, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
         parts = _from_inputs_traced(inputs[0], prepared, plan[0])
-        steps = _Steps(prepared.recurrent, plan[1])
+        steps = _steps(prepared.recurrent, plan[1])
         bias = jnp.asarray(prepared.recurrent_bias).astype(jnp.float64)
         own = _part_traced(bias, prepared.recurrent_bias_fraction)
         one = 1 << GATE_FRACTION
@@ -313,8 +324,9 @@ class GruKind(LayerKind[Gru]):
             reset, update, new = jnp.split(part, 3, axis=-1)
             state = _shift(cell, _CELL_DROP)
             from_reset, from_update, from_new = jnp.split(steps.from_state(state), 3, axis=-1)
-            keep = _gate_traced(update + from_update)
-            gated = _shift(_gate_traced(reset + from_reset) * (from_new + own), GATE_FRACTION)
+            both = jnp.concatenate([update + from_update, reset + from_reset], axis=-1)
+            keep, admit = jnp.split(_gate_traced(both), 2, axis=-1)
+            gated = _shift(admit * (from_new + own), GATE_FRACTION)
             cell = _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
             return cell, _shift(cell, _CELL_DROP)
 
