@@ -93,7 +93,7 @@ class Job:
             learning_rate=self._config.learning_rate,
             patience_steps=self._config.patience_steps,
             # The whole window: a job that is killed and starts again follows the same plan.
-            budget_s=self._detail["order"]["trainWindow"] - self._config.deadline_margin_s,
+            budget_s=max(1.0, int(self._detail["order"]["trainWindow"]) - self._config.deadline_margin_s),
         )
         log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
         result = train(

@@ -166,6 +166,7 @@ def test_a_provider_starts_from_the_task_s_parameters(
         "blockHash": "0x" + "cd" * 32,
         "deadlineMs": int(time.time() * 1000) + 120_000,
         "order": {
+            "trainWindow": "120",
             "taskLink": prepared.link,
             "taskHash": "0x" + prepared.document.digest().hex(),
         },
