@@ -19,7 +19,7 @@ from OpenSSL import SSL
 
 from aggregator.links.address import Resolver, parse
 from aggregator.links.errors import LinkBroken
-from aggregator.links.handshake import HANDSHAKE_S, await_welcome, prepare, prove
+from aggregator.links.handshake import Handshake, Steps, prepare
 from aggregator.links.tls import MAX_DATA_BYTES, MAX_RECORDS, Channel
 
 MAX_QUEUED: Final = 4096
@@ -29,15 +29,17 @@ MAX_FLUSHED: Final = 64
 """Records that leave for one peer before others get a turn."""
 FIRST_REDIAL_S: Final = 0.1
 MAX_REDIAL_S: Final = 5.0
+CONNECT_S: Final = 10.0
+WELCOME_S: Final = 30.0
+"""Waiting for the peer, which may have a whole committee at its door."""
 
 
 class Dialler:
     """What all ways out of one member share."""
 
-    def __init__(self, context: SSL.Context, counters: Counter[str], gate: asyncio.Lock) -> None:
+    def __init__(self, context: SSL.Context, counters: Counter[str], steps: Steps) -> None:
         self.context, self.counters = context, counters
-        self.gate = gate
-        """See `aggregator.links.handshake`."""
+        self.steps = steps
         self.resolver = Resolver()
         self._unsent: list[WayOut] = []
         """Those that have got something to send in this turn."""
@@ -173,12 +175,17 @@ class WayOut:
         """Dial, and stay until the link ends; for how many seconds it stood."""
         family, host = await self._dialler.resolver.resolve(self._where[0])
         with socket.socket(family, socket.SOCK_STREAM) as connection:
-            async with asyncio.timeout(HANDSHAKE_S):
-                prepare(connection)
+            prepare(connection)
+            channel = Channel(self._dialler.context, dialled=True)
+            # The hello first: whoever accepts a connection does not wait long for it.
+            await self._dialler.steps.turn(begun=False)
+            hello = channel.advance(b"")
+            async with asyncio.timeout(CONNECT_S):
                 await self._loop.sock_connect(connection, (host, self._where[1]))
-                channel = Channel(self._dialler.context, dialled=True)
-                await prove(connection, channel, self._dialler.gate, self._peer_key.__eq__)
-                await await_welcome(connection, channel)
+                await self._loop.sock_sendall(connection, hello)
+            handshake = Handshake(connection, channel, self._dialler.steps, WELCOME_S)
+            await handshake.prove(self._peer_key.__eq__)
+            await handshake.await_welcome()
             began_s = self._loop.time()
             self._socket, self._channel = connection, channel
             self._ended = self._loop.create_future()

@@ -22,6 +22,7 @@ from typing import Final
 from aggregator.links.dialling import Dialler, WayOut
 from aggregator.links.errors import LinkError
 from aggregator.links.frames import frame
+from aggregator.links.handshake import Steps
 from aggregator.links.keys import LinkKey
 from aggregator.links.listening import Door
 from aggregator.links.reading import WaysIn
@@ -52,8 +53,8 @@ class Links:
         self._key = key
         self._listen = listen
         self._context = context_for(key)
-        self._gate = asyncio.Lock()
-        self._dialler = Dialler(self._context, self.counters, self._gate)
+        self._steps = Steps()
+        self._dialler = Dialler(self._context, self.counters, self._steps)
         self._ways_in = WaysIn(self.counters)
         self._door: Door | None = None
         self._peers: dict[int, Peer] = {}
@@ -74,7 +75,7 @@ class Links:
             self._context,
             self._listen,
             counters=self.counters,
-            gate=self._gate,
+            steps=self._steps,
             registered=self._is_registered,
             admit=self._ways_in.admit,
         )

@@ -17,12 +17,14 @@ from OpenSSL import SSL
 
 from aggregator.links.address import family_of, parse
 from aggregator.links.errors import LinkBroken, LinkError
-from aggregator.links.handshake import HANDSHAKE_S, prepare, prove
+from aggregator.links.handshake import Handshake, Steps, prepare
 from aggregator.links.tls import WELCOME, Channel
 from aggregator.pbft.messages import MAX_MEMBERS
 
 MAX_UNPROVED: Final = 2 * MAX_MEMBERS
 """Room for a whole committee that comes at once; about 40 MiB when all are in the midst of a handshake."""
+HANDSHAKE_S: Final = 10.0
+"""Waiting for the other side, all its bytes together."""
 BACKLOG: Final = 512
 BREATH_S: Final = 1.0
 """No connection is accepted for so long when the process has no more file descriptors."""
@@ -37,11 +39,11 @@ class Door:
         address: str,
         *,
         counters: Counter[str],
-        gate: asyncio.Lock,
+        steps: Steps,
         registered: Callable[[bytes], bool],
         admit: Callable[[socket.socket, Channel], None],
     ) -> None:
-        self._context, self._counters, self._gate = context, counters, gate
+        self._context, self._counters, self._steps = context, counters, steps
         self._registered, self._admit = registered, admit
         self._unproved: dict[asyncio.Task[None], None] = {}
         self._loop = asyncio.get_running_loop()
@@ -76,11 +78,10 @@ class Door:
         """Let the other side prove its key; ends the connection unless it is admitted."""
         admitted = False
         try:
-            async with asyncio.timeout(HANDSHAKE_S):
-                prepare(connection)
-                channel = Channel(self._context, dialled=False)
-                await prove(connection, channel, self._gate, self._registered)
-                await self._loop.sock_sendall(connection, channel.encrypt(WELCOME))
+            prepare(connection)
+            channel = Channel(self._context, dialled=False)
+            await Handshake(connection, channel, self._steps, HANDSHAKE_S).prove(self._registered)
+            await self._loop.sock_sendall(connection, channel.encrypt(WELCOME))
             admitted = True
         except TimeoutError:
             self._counters["handshakes_late"] += 1

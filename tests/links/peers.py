@@ -9,7 +9,7 @@ from typing import Any
 
 from aggregator.links.dialling import WayOut
 from aggregator.links.frames import frame
-from aggregator.links.handshake import await_welcome, prove
+from aggregator.links.handshake import Handshake, Steps
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.links.tls import MAX_DATA_BYTES, Channel, context_for
@@ -110,8 +110,10 @@ class Stranger:
         await loop.sock_connect(connection, host_of(target))
         channel = Channel(context_for(key), dialled=True)
         try:
-            await prove(connection, channel, asyncio.Lock(), target.link_key.__eq__)
-            await await_welcome(connection, channel)
+            await loop.sock_sendall(connection, channel.advance(b""))
+            handshake = Handshake(connection, channel, Steps(), PATIENCE_S)
+            await handshake.prove(target.link_key.__eq__)
+            await handshake.await_welcome()
         except BaseException:
             connection.close()
             raise

@@ -19,6 +19,7 @@ from OpenSSL import SSL
 from aggregator.links import listening, reading
 from aggregator.links.errors import LinkBroken
 from aggregator.links.frames import frame
+from aggregator.links.handshake import Steps
 from aggregator.links.links import Links, Peer
 from aggregator.links.tls import MAX_HANDSHAKE_BYTES, Channel, context_for
 from aggregator.pbft.messages import MAX_MESSAGE_BYTES, Fetch, Forward, encode_message
@@ -343,5 +344,25 @@ def test_file_descriptors_that_run_out_stop_the_door_for_a_while_only(
         await members_still_talk(first, second)
         assert first.counters["accepts_failed"] == 1
         await closed(first, second)
+
+    run(scenario)
+
+
+def test_of_all_handshakes_those_that_have_begun_go_first() -> None:
+    """So a committee that comes all at once is let in one by one; who has given up takes no turn."""
+
+    async def scenario() -> None:
+        steps, order = Steps(), []
+
+        async def take(name: str, begun: bool) -> None:
+            await steps.turn(begun=begun)
+            order.append(name)
+
+        waiting = [asyncio.create_task(take(f"new {number}", False)) for number in range(3)]
+        waiting.append(asyncio.create_task(take("begun", True)))
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert order == ["begun", "new 0", "new 2"]
 
     run(scenario)
