@@ -180,16 +180,3 @@ def symmetric_at_traced(curve: Curve, x: jax.Array) -> jax.Array:
 def odd_at_traced(curve: Curve, x: jax.Array) -> jax.Array:
     """``odd_at`` in int32."""
     return jnp.sign(x) * curve_at_traced(curve, jnp.abs(x))
-
-
-_GATES: Final = Curve(*(np.concatenate(parts) for parts in zip(SIGMOID, TANH, strict=True)))
-
-
-def gates_at_traced(x: jax.Array, is_tanh: NDArray[Any]) -> jax.Array:
-    """Sigmoid, or tanh in the columns that say so, in int32: one look-up for all gates of a cell."""
-    size = jnp.abs(x)
-    index, rest = size >> _REST_BITS, size & ((1 << _REST_BITS) - 1)
-    index = index + jnp.asarray(np.where(is_tanh, _LAST + 1, 0), jnp.int32)
-    value, step = (jnp.asarray(table, jnp.int32).at[index].get(mode="promise_in_bounds") for table in _GATES)
-    value = value + ((step * rest + (1 << (_REST_BITS - 1))) >> _REST_BITS)
-    return jnp.where(x < 0, jnp.asarray(np.where(is_tanh, 0, ONE), jnp.int32) - value, value)

@@ -137,8 +137,11 @@ class _Steps(NamedTuple):
 def _steps(recurrent: Linear, plan: Contraction) -> _Steps:
     # Widened before the loop: XLA would widen them again in each step.
     weight, multiplier = jnp.asarray(recurrent.weight), jnp.asarray(recurrent.multiplier)
-    wide = recurrent._replace(weight=weight.astype(jnp.float32), multiplier=multiplier.astype(plan.wide))
-    return _Steps(wide, plan)
+    widened: dict[str, Any] = {
+        "weight": weight.astype(jnp.float32),
+        "multiplier": multiplier.astype(plan.wide),
+    }
+    return _Steps(recurrent._replace(**widened), plan)
 
 
 def _part_traced(values: jax.Array, fraction: Any) -> jax.Array:
@@ -241,14 +244,13 @@ class LstmKind(LayerKind[Lstm]):
     def exact(self, layer: Lstm, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
         parts = _from_inputs_traced(inputs[0], prepared, plan[0])
         steps = _steps(prepared.recurrent, plan[1])
-        new_columns = np.repeat([False, False, True, False], layer.features)
 
         def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
             state, cell = carry
-            arguments = _saturated_traced(part + steps.from_state(state))
-            gates = _dropped(curves.gates_at_traced(arguments, new_columns))
-            enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
-            cell = _next_cell(cell, forget, enter, new)
+            enter, forget, new, leave = jnp.split(part + steps.from_state(state), 4, axis=-1)
+            gates = _gate_traced(jnp.concatenate([enter, forget, leave], axis=-1))
+            enter, forget, leave = jnp.split(gates, 3, axis=-1)
+            cell = _next_cell(cell, forget, enter, _tanh_traced(new))
             state = _shift(leave * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
             return (state, cell), state
 
