@@ -74,6 +74,8 @@ class ProviderConfig(ActorConfig):
     min_reward_rate_wei: int = Field(default=0, ge=0)
     """Orders that pay less per second of training are left to others."""
     max_parameters: int = Field(default=50_000_000, ge=1)
+    max_training_bytes: int = Field(default=8 * 2**30, ge=1)
+    """Models whose training would take more memory by the estimate are left to others."""
     seed: int = 0
     learning_rate: float = Field(default=3e-3, gt=0)
     batch_size: int = Field(default=64, ge=1)

@@ -8,12 +8,11 @@ Source: design section 7 ("families on top").
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from offchain.models import families
+from offchain.models.families import build_family
 from protocol.architecture import Architecture, Output
 from protocol.errors import InvalidDocument
 
@@ -107,9 +106,5 @@ class Model(Part):
             sizes["vocabulary"] = data.vocabulary
         elif data.vocabulary is not None:
             raise InvalidDocument(f"model: family {self.family} takes no tokens; use lstm or transformer")
-        build: Callable[..., Architecture] = getattr(families, self.family)
-        try:
-            return build(data.input_shape, data.outputs, output=data.output, **sizes)
-        except ValidationError as reason:
-            first = reason.errors()[0]
-            raise InvalidDocument(f"model: a size of {first['input']} is refused: {first['msg']}") from reason
+        form = {"input_shape": data.input_shape, "outputs": data.outputs, "output": data.output}
+        return build_family({"family": self.family, **form, **sizes})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from offchain.config import ProviderConfig
 from offchain.material import fetch_initial, fetch_task, fetch_training, unhex
+from offchain.models.estimate import estimate
 from offchain.network import LedgerRefused, NetworkError
 from offchain.provider.claims import ClaimedModels
 from offchain.storage import InvalidCid, Unavailable
@@ -119,6 +120,11 @@ class Job:
                 count = parameter_count(document.architecture)
                 if count > self._config.max_parameters:
                     raise Declined(f"{count} parameters are more than this provider trains")
+                needed = estimate(document.architecture, self._config.batch_size).training_bytes
+                if needed > self._config.max_training_bytes:
+                    raise Declined(
+                        f"training takes {needed} bytes by the estimate, more than this provider has"
+                    )
                 fragments = fetch_training(document, unhex(self._detail["blockHash"]))
                 initial = fetch_initial(document)
             except (Unavailable, InvalidCid) as reason:
