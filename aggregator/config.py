@@ -33,6 +33,8 @@ class AggregatorConfig(BaseModel):
     api_host: str = "127.0.0.1"
     api_port: int = Field(gt=0, lt=65536)
     view_timeout_ms: int = Field(default=1500, ge=200)
+    relay_votes: bool = False
+    """Send votes through the primary: for large committees whose members are close to each other."""
     settle_patience_s: float = Field(default=5.0, gt=0)
     """How long a member waits for another to submit a settlement before it does so itself."""
 

@@ -68,7 +68,7 @@ class Service:
             origins=OriginSource(ChainReader(self._chain)),
             confirmations=self._chain.parameter("confirmations"),
             send=self._send,
-            limits=Limits(view_timeout_ms=config.view_timeout_ms),
+            limits=Limits(view_timeout_ms=config.view_timeout_ms, relay_votes=config.relay_votes),
         )
         self._node.committees.update(committees)
         self._update = UpdateService(

@@ -2,13 +2,16 @@
 
     python -m benchmarks.consensus [--nodes N …] [--payload BYTES …] [--transactions K] [--repeat R]
         [--latency-ms L] [--bandwidth-mbps B] [--until all|quorum] [--durable]
-        [--virtual] [--view-timeout-ms T] [--json]
+        [--relay auto|on|off] [--virtual] [--view-timeout-ms T] [--json]
 
 Real replicas, real links: loopback TCP, TLS 1.3, votes signed and checked by everyone as in the product,
 every reply signed and checked by the client. ``--transactions 0`` (the default) orders one opaque blob of
 ``--payload`` bytes, signed by its client; ``--transactions K`` orders K signed claims, which every member
 authenticates and its ledger executes. Time runs until replies from all members are in, or from 2f + 1 of them
 (``--until quorum``); that the others reply too is awaited either way.
+
+``--relay``: votes travel through the primary (`Limits.relay_votes`) or to everyone; ``auto`` relays where no
+network is emulated.
 
 Members share processes, one pinned to each core, unless they execute transactions: then each has its own.
 ``--virtual`` runs the same members in virtual time instead, each on a machine of its own, where computing
@@ -91,7 +94,7 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
         durable=arguments.durable,
         conditions=conditions,
         started_ms=started_ms,
-        limits=Limits(view_timeout_ms=arguments.view_timeout_ms),
+        limits=Limits(view_timeout_ms=arguments.view_timeout_ms, relay_votes=relays(arguments)),
     ) as network:
         for number, payload in enumerate(every):
             data = make_request(network.client_key, number, payload, opaque=not transactions)
@@ -122,12 +125,20 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
     }
 
 
+def relays(arguments: argparse.Namespace) -> bool:
+    """Whether votes travel through the primary: by default where the network costs no time."""
+    if arguments.relay == "auto":
+        return not arguments.latency_ms and not arguments.bandwidth_mbps
+    return bool(arguments.relay == "on")
+
+
 def config(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
+        "votes": "through the primary" if relays(arguments) else "to everyone",
         "versions": {name: version(name) for name in PACKAGES},
         "carried_by": "virtual time, one machine per member"
         if arguments.virtual
@@ -168,6 +179,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--bandwidth-mbps", type=float, default=0.0)
     parser.add_argument("--until", choices=("all", "quorum"), default="all")
     parser.add_argument("--view-timeout-ms", type=int, default=Limits().view_timeout_ms)
+    parser.add_argument("--relay", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--durable", action="store_true")
     parser.add_argument("--virtual", action="store_true")
     parser.add_argument("--json", action="store_true")

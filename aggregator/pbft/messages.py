@@ -144,6 +144,12 @@ class Vote(Message, frozen=True, tag="vote"):
 Votes = Annotated[tuple[Vote, ...], Meta(max_length=MAX_MEMBERS)]
 
 
+class RelayedVotes(Message, frozen=True, tag="votes"):
+    """Votes of others that a primary passes on, each signed by who cast it."""
+
+    votes: Votes
+
+
 class PrePrepare(Message, frozen=True, tag="pre_prepare"):
     """The primary assigns a sequence number to a batch, of which it shows the outline."""
 
@@ -300,6 +306,7 @@ class ReportSignature(Message, frozen=True, tag="report_signature"):
 
 ReplicaMessage = (
     Vote
+    | RelayedVotes
     | PrePrepare
     | ViewChange
     | NewView

@@ -44,6 +44,7 @@ from aggregator.pbft.messages import (
     FetchBatch,
     NewView,
     PrePrepare,
+    RelayedVotes,
     SnapshotOffer,
     StableCheckpoint,
     Status,
@@ -108,6 +109,8 @@ class Replica(Views):
                     self._on_pre_prepare(message)
                 case Vote():
                     self._on_vote(message)
+                case RelayedVotes():
+                    self._on_relayed(message)
                 case ViewChange():
                     self._on_view_change(message)
                 case NewView():

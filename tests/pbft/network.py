@@ -79,10 +79,18 @@ Filter = Callable[[int, int, LinkMessage], LinkMessage | None]
 class Committee:
     """``count`` machines and the network between them."""
 
-    def __init__(self, count: int = 4, seed: int = 0, loss: float = 0.0, duplication: float = 0.0) -> None:
+    def __init__(
+        self,
+        count: int = 4,
+        seed: int = 0,
+        loss: float = 0.0,
+        duplication: float = 0.0,
+        limits: Limits = LIMITS,
+    ) -> None:
         self.random = random.Random(seed)
+        self.limits = limits
         self.members, self.keys = committee(count)
-        self.machines = [Machine(Replica(self.members, i, key, LIMITS)) for i, key in enumerate(self.keys)]
+        self.machines = [Machine(Replica(self.members, i, key, limits)) for i, key in enumerate(self.keys)]
         self.loss, self.duplication = loss, duplication
         self.partition: set[frozenset[int]] = set()
         self.filter: Filter = lambda sender, to, message: message
@@ -137,7 +145,7 @@ class Committee:
                 break
             machine.log.append(batches[sequence].batch.digest())
         machine.replica = Replica.restore(
-            self.members, index, self.keys[index], records, executed=len(machine.log), limits=LIMITS
+            self.members, index, self.keys[index], records, executed=len(machine.log), limits=self.limits
         )
 
     # Effects ---------------------------------------------------------------------------------------

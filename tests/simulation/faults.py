@@ -69,6 +69,8 @@ class Faults:
     """How often some chain nodes follow another branch for a while."""
     deep_reorg_at_ms: int
     """When all of them do, for longer than an origin is confirmed in; 0 for never."""
+    relay: bool
+    """Whether members send votes through the primary."""
     newcomers: int
     """Nodes that the chain appoints one by one; each but the first takes the place of a member."""
     transactions: int
@@ -181,6 +183,7 @@ class Faults:
             chain_lag=choose.choice((0, 0, 3)),
             reorg_every_ms=choose.choice((0, 0, 2_500)),
             deep_reorg_at_ms=0,
+            relay=random.Random(f"relay {seed}").random() < 0.4,
             newcomers=choose.choice((0, 0, 1, 2)),
             transactions=choose.choice((20, 80, 200)),
             duration_ms=choose.choice((10_000, 25_000)),

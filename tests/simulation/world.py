@@ -12,7 +12,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aggregator.journal.journal import Journal
@@ -183,7 +183,7 @@ class World:
             treasury=bytes(20),
             journal=self._journal(machine.disk, stride=PLEDGE_STRIDE),
             send=lambda to, message: self._transmit(machine, to, message),
-            limits=LIMITS,
+            limits=replace(LIMITS, relay_votes=self.faults.relay),
             replica=self._replica,
         )
         member.now_ms = self._clock_ms(machine)
