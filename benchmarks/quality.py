@@ -1,12 +1,12 @@
 """What more time buys: the exact test score of the engine's best model, by budget, for each example.
 
-    python -m benchmarks.quality [--budgets 10 30 90] [--tasks tabular series …] [--mnist FOLDER] [--text FILE]
-        [--json]
+    python -m benchmarks.quality [--budgets 10 30 90] [--tasks tabular series …]
+        [--mnist FOLDER] [--text FILE] [--json]
 
-Each row trains a task of ``examples/`` as a provider does, with so many seconds from the first line of work to
-the last claim, compilation included, and scores the claimed model on test samples that training never saw.
-``--mnist``: the test file of MNIST as 8,000 training and 2,000 test images, a `cnn`. ``--text``: a text file, a
-small GPT; nine tenths of it to train on, in order.
+Each row trains a task of ``examples/`` as a provider does, with so many seconds from the first line of work
+to the last claim, compilation included, and scores the claimed model on samples that training never saw.
+``--mnist``: the test file of MNIST as 8,000 training and 2,000 test images, a `cnn`. ``--text``: a text file,
+a small GPT; nine tenths of it to train on, in order.
 
 Source: design section 8 ("improves until the deadline").
 """
