@@ -25,6 +25,13 @@ class _Inode:
     durable: bytearray = field(default_factory=bytearray)
     unsynced: list[tuple[int, bytes | None]] = field(default_factory=list)
     """Writes ``(at, data)`` and truncations ``(size, None)`` since the last sync."""
+    before: int = 0
+    """Length at the sync before the last one."""
+
+    def sync(self) -> None:
+        if self.unsynced:
+            self.before = len(self.durable)
+        self.settle()
 
     def settle(self) -> None:
         for change in self.unsynced:
@@ -117,17 +124,24 @@ class SimulatedFolder:
             inode.content = bytearray(inode.durable)
 
     def rot(self, choose: random.Random) -> str | None:
-        """Change a byte that was synced, as a misdirected write does; the file's name, if there was one."""
-        names = [
-            name for name in sorted(self._names) if len(self._names[name].durable) > 8 and name != DAMAGED
-        ]
+        """Change a byte that was synced, as a misdirected write does; the file's name, if there was one.
+
+        Not in what the last sync of a log brought: no reader can tell that from the torn end of a power loss.
+        """
+        old = {name: self._old_bytes(name) for name in self._names if name != DAMAGED}
+        names = [name for name in sorted(old) if old[name] > 8]
         if not names:
             return None
         name = choose.choice(names)
         inode = self._names[name]
-        inode.durable[choose.randrange(len(inode.durable))] ^= 1 << choose.randrange(8)
+        inode.durable[choose.randrange(old[name])] ^= 1 << choose.randrange(8)
         inode.content = bytearray(inode.durable)
         return name
+
+    def _old_bytes(self, name: str) -> int:
+        inode = self._names[name]
+        whole = len(inode.durable)
+        return min(inode.before, whole) if name.startswith("log-") else whole
 
     @property
     def size_bytes(self) -> int:
@@ -162,7 +176,7 @@ class _SimulatedFile:
 
     def sync(self) -> None:
         self._folder._work()
-        self._inode.settle()
+        self._inode.sync()
 
     def close(self) -> None:
         pass
