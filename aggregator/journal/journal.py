@@ -57,8 +57,7 @@ class Journal:
         self._folder = folder
         self._logs: dict[int, Log] = {}
         self._stride = stride
-        self.epoch = 0
-        """Committee that the records to come are promises to; the member keeps this up to date."""
+        self._epoch = 0
         self.damage: list[str] = []
         """What was found damaged on opening."""
         try:
@@ -83,21 +82,19 @@ class Journal:
     def _open(self) -> None:
         self._pledges = PledgeFiles(self._folder)
         self._due = self._pledges.pledge
-        kept = _generations(self._folder.names(), _LOG_NAME)[-2:] or [0]
-        for generation in kept:
-            self._open_log(generation)
-        current = kept[-1]
-        if current not in self._logs:
+        kept = _generations(self._folder.names(), _LOG_NAME)[-2:]
+        if not kept and (self._due.view, self._due.horizon) != (0, 0):
+            self._report(f"{self._folder} has no log any more")
             self._forget()
+        kept = kept or [0]
+        current = kept[-1]
+        for generation in kept:
+            self._open_log(generation, current)
         start = self._newest_intact(kept)
         if start is None or not self._leads(start, current):
             self._start_from_nothing(kept)
         elif current not in self._logs:
             self._logs[current] = self._log(current)
-        if not self._pledges.found:
-            for record in self.records():
-                self._due = self._due.covering(record, self.epoch, self._stride)
-            self._pledges.write(self._due)
         self._folder.sync()
         self._clear()
 
@@ -105,15 +102,13 @@ class Journal:
         name = f"log-{generation:016d}"
         return Log(self._folder.open(name), f"{self._folder}/{name}")
 
-    def _open_log(self, generation: int) -> None:
+    def _open_log(self, generation: int, current: int) -> None:
         """Open a log if it is as it was left, else move it aside."""
         try:
             self._logs[generation] = self._log(generation)
         except JournalDamaged as reason:
-            if not self._pledges.found:
-                raise JournalDamaged(f"{reason}; {WAY_OUT}") from reason
             self._report(str(reason))
-            if generation == max(_generations(self._folder.names(), _LOG_NAME)):
+            if generation == current:
                 self._forget()  # before anything could look as if nothing had been promised
             self._move_aside(f"log-{generation:016d}")
 
@@ -143,6 +138,9 @@ class Journal:
         self._logs[0] = self._log(0)
 
     def _forget(self) -> None:
+        """Promises cannot be told any more; raises `JournalDamaged` if their bound cannot either."""
+        if not self._pledges.found:
+            raise JournalDamaged(f"{'; '.join(self.damage)}; so is the bound on its votes: {WAY_OUT}")
         self._write_pledge(dataclasses.replace(self._pledges.pledge, lost=True))
 
     def _report(self, reason: str) -> None:
@@ -161,6 +159,14 @@ class Journal:
                 self._folder.remove(name)
 
     # The log ---------------------------------------------------------------------------------------
+
+    def serve(self, epoch: int) -> None:
+        """Say to which committee the records to come are promises; on opening, those of the log are too."""
+        self._epoch = epoch
+        if not self._pledges.found:
+            for record in self.records():
+                self._due = self._due.covering(record, epoch, self._stride)
+            self._write_pledge(self._due)
 
     @property
     def generation(self) -> int:
@@ -192,7 +198,7 @@ class Journal:
             JournalFull: no room on the disk, or no reader would take it; the journal is as it was.
         """
         self._current.append(record)
-        self._due = self._due.covering(record, self.epoch, self._stride)
+        self._due = self._due.covering(record, self._epoch, self._stride)
 
     def sync(self) -> None:
         """Make everything appended so far durable (group commit: one call for many records).
@@ -210,7 +216,7 @@ class Journal:
     def forgetful(self) -> Pledge | None:
         """What this member may have promised in the present epoch and no longer knows; else none."""
         pledge = self._pledges.pledge
-        return pledge if pledge.lost and pledge.epoch >= self.epoch else None
+        return pledge if pledge.lost and pledge.epoch >= self._epoch else None
 
     def remembered(self) -> None:
         """What was promised and lost binds no more; records that say so must be synced before."""

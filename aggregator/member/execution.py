@@ -185,7 +185,7 @@ class Execution:
             self._send(to, self._offer)
 
     def _restored(self, records: Iterable[Record]) -> Replica:
-        self._journal.epoch = self.members.epoch
+        self._journal.serve(self.members.epoch)
         return self._replica_type.restore(
             self.members,
             self._voting_index,

@@ -99,6 +99,7 @@ def test_power_may_fail_at_any_operation_of_a_cut() -> None:
 
 def test_a_damaged_snapshot_is_not_used_while_the_one_before_it_leads_as_far(tmp_path: Path) -> None:
     journal = Journal.at(tmp_path)
+    journal.serve(0)
     grown(journal, 1, 12)
     cut(journal, 4)
     cut(journal, 8)

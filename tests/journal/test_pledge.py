@@ -71,9 +71,9 @@ def test_a_damaged_log_is_reported_moved_aside_and_its_promises_remembered_as_lo
         journal.close()
         (tmp_path / f"log-{0:016d}").unlink()
     journal = Journal.at(tmp_path)
-    journal.epoch = 1
+    journal.serve(1)
     assert journal.forgetful is None, "a committee joined later has none of the promises"
-    journal.epoch = 0
+    journal.serve(0)
     journal.remembered()
     assert journal.forgetful is None
     promise(journal, accepted(901))
@@ -95,6 +95,7 @@ def test_either_copy_of_the_bound_may_be_damaged_but_not_both_and_the_log(tmp_pa
     for copy in ("pledge-0", "pledge-1"):
         spoil(tmp_path / copy)
     journal = Journal.at(tmp_path)
+    journal.serve(0)
     assert journal._pledges.pledge.horizon >= 11, "an intact log tells as much"
     journal.close()
     for name in ("pledge-0", "pledge-1", f"log-{0:016d}"):
@@ -119,6 +120,7 @@ def test_a_damaged_older_log_loses_no_promise(tmp_path: Path) -> None:
 
 def test_a_snapshot_that_a_peer_gave_is_not_replaced_by_one_that_does_not_lead_there(tmp_path: Path) -> None:
     journal = Journal.at(tmp_path)
+    journal.serve(0)
     grown(journal, 1, 8)
     cut(journal, 4)
     journal.cut(40, b"ledger 40", [LeftView(2)])  # batches 9 to 40 were never here
@@ -145,3 +147,45 @@ def test_no_power_loss_lets_a_vote_beyond_the_bound_leave() -> None:
         journal = Journal(disk, stride=2)
         assert journal._pledges.pledge.horizon >= said and not journal.damage
         disk.rot(choose)
+
+
+def test_a_bound_told_from_the_log_belongs_to_the_committee_of_that_log(tmp_path: Path) -> None:
+    journal = Journal.at(tmp_path)
+    journal.serve(3)
+    promise(journal, accepted(5))
+    promise(journal, LeftView(2))
+    journal.close()
+    for copy in ("pledge-0", "pledge-1"):
+        spoil(tmp_path / copy)
+    journal = Journal.at(tmp_path)
+    journal.serve(3)
+    assert journal._pledges.pledge == Pledge(epoch=3, view=2, horizon=261)
+    journal.close()
+    spoil(tmp_path / f"log-{0:016d}")
+    journal = Journal.at(tmp_path)
+    journal.serve(3)
+    assert journal.forgetful == Pledge(epoch=3, view=2, horizon=261, lost=True)
+    journal.close()
+
+
+def test_without_the_bound_nothing_that_could_hold_promises_is_given_up(tmp_path: Path) -> None:
+    journal = Journal.at(tmp_path)
+    grown(journal, 1, 8)
+    journal.cut(40, b"ledger 40", [LeftView(2)])
+    promise(journal, accepted(41))
+    journal.close()
+    for name in ("pledge-0", "pledge-1", f"snapshot-{40:016d}"):
+        spoil(tmp_path / name, at=-1)
+    with pytest.raises(JournalDamaged, match="keep this member stopped"):
+        Journal.at(tmp_path)
+    assert (tmp_path / f"log-{40:016d}").exists()
+
+
+def test_a_log_that_is_gone_is_not_taken_for_one_that_never_was(tmp_path: Path) -> None:
+    journal = Journal.at(tmp_path)
+    promise(journal, accepted(1))
+    journal.close()
+    (tmp_path / f"log-{0:016d}").unlink()
+    journal = Journal.at(tmp_path)
+    assert journal.forgetful == Pledge(horizon=257, lost=True) and journal.damage
+    journal.close()
