@@ -89,10 +89,15 @@ def encode_fragment(x: NDArray[Any], y: NDArray[Any], salt: bytes) -> bytes:
     """
     if len(salt) != SALT_BYTES:
         raise InvalidArtifact(f"a fragment's salt has {SALT_BYTES} bytes, this one has {len(salt)}")
+    check_samples(x, y)
+    return write_tensors({"x": x, "y": y}, {"salt": salt.hex()})
+
+
+def check_samples(x: NDArray[Any], y: NDArray[Any]) -> None:
+    """Whether a fragment can hold these samples, for whatever model; raises `InvalidArtifact`."""
     vocabulary = MAX_DIMENSION if x.dtype == np.int32 else None
     classes = None if y.dtype == np.float32 else MAX_DIMENSION
     _checked(x, y, Form(x.shape[1:], vocabulary, y.shape[1:], classes))
-    return write_tensors({"x": x, "y": y}, {"salt": salt.hex()})
 
 
 def decode_fragment(data: bytes, form: Form) -> Fragment:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.data import encode_fragment
+from offchain.data import check_samples, encode_fragment
 from protocol.architecture import MAX_DIMENSION, Output
 from protocol.errors import InvalidArtifact, InvalidDocument
 
@@ -50,7 +50,7 @@ class Samples:
         if len(self.x) != len(self.y):
             raise InvalidData(f"{len(self.x)} samples in x, {len(self.y)} in y")
         try:
-            encode_fragment(self.x, self.y, bytes(32))
+            check_samples(self.x, self.y)
         except InvalidArtifact as reason:
             raise InvalidData(str(reason)) from reason
 

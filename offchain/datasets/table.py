@@ -110,10 +110,11 @@ def read_table(
     """
     rows = _Rows(path, delimiter, progress)
     cells, labels, values = array("f"), [], array("f")
-    place = -1
+    place, names = -1, list[str]()
     for row in rows:
         if place < 0:
             place = _place(rows, target)
+            names = [*rows.columns[:place], *rows.columns[place + 1 :]]
         said = row.pop(place)
         if regression:
             values.append(rows.number(said, rows.columns[place]))
@@ -121,13 +122,11 @@ def read_table(
             labels.append(said.strip())
         else:
             raise rows.fault(f"column {rows.columns[place]!r}: there is no label")
-        names = [*rows.columns[:place], *rows.columns[place + 1 :]]
         cells.extend(rows.number(cell, name) for cell, name in zip(row, names, strict=True))
         if len(cells) > MAX_CELLS:
             raise rows.fault(f"more than {MAX_CELLS} cells")
     if place < 0:
         raise InvalidData(f"{path}: there are no rows")
-    names = [*rows.columns[:place], *rows.columns[place + 1 :]]
     if not 1 <= len(names) <= MAX_DIMENSION:
         raise InvalidData(f"{path}: 1 to {MAX_DIMENSION} columns beside the target, not {len(names)}")
     x = np.frombuffer(cells, np.float32).reshape(-1, len(names))
