@@ -154,14 +154,3 @@ class Scorer:
             kept.add(outputs, self._samples.y[first : first + len(outputs.q)])
             first += len(outputs.q)
         return kept.score()
-
-
-def evaluate_params(
-    tensors: Mapping[str, NDArray[Any]], architecture: Architecture, samples: Fragment, metric: str
-) -> int:
-    """Millionths: the score of parameters in memory, equal to that of their model file.
-
-    Raises:
-        InvalidArtifact: the tensors are not the architecture's, or not finite.
-    """
-    return Scorer(architecture, samples, metric).score(tensors)

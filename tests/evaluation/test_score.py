@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from offchain.data import Fragment
 from offchain.evaluation import conformance
 from offchain.evaluation.conformance import stream
-from offchain.evaluation.score import EVALUATOR, evaluate, evaluate_params
+from offchain.evaluation.score import EVALUATOR, Scorer, evaluate
 from offchain.models.artifact import decode_model, encode_model
 from offchain.models.families import cnn, mlp
 from offchain.models.layers import VOCABULARY
@@ -139,16 +139,15 @@ def test_the_exact_score_is_faithful_to_float32_on_real_data(
     shifted = logits - logits.max(axis=-1, keepdims=True)
     own = np.take_along_axis(shifted, test.y[:, None].astype(int), axis=-1)[:, 0]
     loss = (np.log(np.exp(shifted).sum(axis=-1)) - own).mean()
-    assert evaluate_params(tensors, architecture, test, "cross_entropy") / -1e6 == pytest.approx(
-        loss, rel=0.03
-    )
+    scored = Scorer(architecture, test, "cross_entropy").score(tensors)
+    assert scored / -1e6 == pytest.approx(loss, rel=0.03)
 
 
 def test_parameters_in_memory_score_as_their_file_does() -> None:
     for name in SUITE:
         model, architecture, fragment = fixed_case(name)
         for metric in metrics_for("classification"):
-            in_memory = evaluate_params(decode_model(model, architecture), architecture, fragment, metric)
+            in_memory = Scorer(architecture, fragment, metric).score(decode_model(model, architecture))
             assert in_memory == evaluate(model, architecture, [fragment], metric).score
 
 
