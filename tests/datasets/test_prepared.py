@@ -37,7 +37,8 @@ def test_a_folder_is_never_mixed_and_a_changed_fragment_is_noticed(tmp_path: Pat
     with pytest.raises(InvalidData, match="is not empty"):
         write_prepared(samples, tmp_path, 10)
     path = tmp_path / manifest.fragments[4].file
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(InvalidData, match="is not what was prepared"):
         list(read_fragments(tmp_path, manifest))
     path.unlink()
