@@ -201,6 +201,8 @@ class Network:
         raise NetworkError(f"no aggregator answers ({'; '.join(failures)})")
 
     def _ask(self, method: str, url: str, **arguments: Any) -> Any:
+        if self._client.is_closed:
+            raise NetworkError("the connections were closed: this process is ending")
         deadline_s = time.monotonic() + ANSWER_DEADLINE_S
         with self._client.stream(method, url, **arguments) as response:
             data = bytearray()

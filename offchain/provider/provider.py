@@ -98,6 +98,8 @@ class Provider(Actor):
         log.info("revealed model 0x%s for order %s", mid.hex(), detail["oid"])
 
     def close(self) -> None:
-        super().close()
+        self.stopping.set()
+        # Jobs first: one that has just found a better model still claims it.
         for job in self.jobs.values():
             job.join(timeout_s=5)
+        super().close()

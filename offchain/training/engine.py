@@ -363,7 +363,9 @@ class _Run:
 
     def finish(self, reason: Reason) -> Result:
         """Score the last steps if the time is ours, save, and sum up."""
-        if reason in ("steps", "patience", "time") and self._step > max(self._scored_step, 0):
+        # Whoever starts again shortly before the end may have no time left to score in.
+        ours = reason in ("steps", "patience", "time") and self._time_left() >= self._longest_scoring_s
+        if ours and self._step > max(self._scored_step, 0):
             self._score()
         if self._checkpoints is not None and not self._diverged:
             self._save()

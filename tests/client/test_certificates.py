@@ -32,6 +32,13 @@ def network_of(*apis: str) -> Network:
     return Network(NetworkFile(rpc_url=file.rpc_url, address_book=book, aggregators=apis), SENDER)
 
 
+def test_who_asks_after_the_end_is_told_so() -> None:
+    network = network_of("http://127.0.0.1:1")
+    network.close()
+    with pytest.raises(NetworkError, match="this process is ending"):
+        network.get("/v1/status")
+
+
 def ordering(signers: tuple[int, ...]) -> Callable[[bytes], Answer]:
     """An aggregator that orders what it is sent, with commit votes of these members."""
 

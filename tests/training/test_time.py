@@ -6,6 +6,7 @@ The engine runs on a clock of the test's: each of its parts takes as long as the
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class SlowMachine:
         jitter: list[float],
     ) -> None:
         self.now = 0.0
+        self.dies_at = math.inf
         self._jitter = jitter
         self._works = 0
         compiled, score = step.compiled, engine.Scorer.score
@@ -66,13 +68,15 @@ class SlowMachine:
         self.now += seconds * self._jitter[self._works % len(self._jitter)]
 
 
-def run(machine: SlowMachine, window_s: float) -> tuple[Result, list[tuple[float, Improvement]]]:
+def run(
+    machine: SlowMachine, window_s: float, directory: Path | None = None
+) -> tuple[Result, list[tuple[float, Improvement]]]:
     heard: list[tuple[float, Improvement]] = []
     result = train(
         TASK,
-        TrainingConfig(budget_s=window_s, patience_steps=None, checkpoint_every_s=math.inf),
-        checkpoint_dir=None,
-        should_stop=lambda: False,
+        TrainingConfig(budget_s=window_s, patience_steps=None, checkpoint_every_s=5.0),
+        checkpoint_dir=directory,
+        should_stop=lambda: machine.now >= machine.dies_at,
         on_improved=lambda improvement: heard.append((machine.now, improvement)),
         on_progress=lambda _: None,
         time_left=lambda: window_s - machine.now,
@@ -108,6 +112,20 @@ def test_the_last_steps_are_scored_before_the_time_is_up() -> None:
         result, heard = run(machine, 30.0)
     assert heard[-1][1].step > 0.8 * result.step, "the lowest rate gives the best model, and it is claimed"
     assert machine.now <= 30.0
+
+
+def test_whoever_starts_again_too_late_claims_nothing(tmp_path: Path) -> None:
+    """Killed shortly before the end, and the compiler takes what is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        machine = SlowMachine(patch, 1.0, 0.01, 0.5, [1.0])
+        machine.dies_at = 20.0
+        before, _ = run(machine, 30.0, tmp_path)
+        assert before.reason == "stopped" and before.step > 0
+    with pytest.MonkeyPatch.context() as patch:
+        machine = SlowMachine(patch, 10.0, 0.01, 0.5, [1.0])
+        machine.now = 25.0
+        after, heard = run(machine, 30.0, tmp_path)
+    assert not heard and (after.reason, after.score) == ("time", before.score)
 
 
 def test_the_rate_falls_three_times_and_follows_the_clock_alone() -> None:
