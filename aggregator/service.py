@@ -23,7 +23,7 @@ from aggregator.links.links import Links, Peer
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
 from aggregator.origin.reader import ChainReader
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import LinkMessage, ReportSignature
 from aggregator.pbft.quorum import Members
 from aggregator.update.service import UpdateService

@@ -23,7 +23,6 @@ from aggregator.ledger.state import State
 from aggregator.ledger.transition import ACCEPTED, apply_block
 from aggregator.member.assembly import Assembly
 from aggregator.member.proposals import block_of, fault_in, forgery_in
-from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
     Deliver,
@@ -39,6 +38,7 @@ from aggregator.pbft.events import (
     Validate,
     Validated,
 )
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import (
     MAX_BATCH_TRANSACTIONS,
     Batch,

@@ -25,7 +25,7 @@ from aggregator.journal.journal import Journal
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.node import TICK_S, now_ms
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import (
     FetchSnapshot,
     Forward,

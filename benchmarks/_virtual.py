@@ -19,7 +19,7 @@ from typing import Any, Final
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.node import TICK_S
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import (
     Fetch,
     Forward,

@@ -34,7 +34,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from aggregator.node import now_ms
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from benchmarks import _sockets, _virtual
 from benchmarks._claims import claims, ledger_with_order
 from benchmarks._member import DOMAIN, batches_of, committee, make_request, open_request

@@ -27,7 +27,7 @@ from typing import Any, Final
 import httpx
 
 from aggregator.config import AggregatorConfig
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from benchmarks._claims import provider_key
 from benchmarks._local_network import committee_only, put_order, stake_providers, wait_for_order
 from dtn.devnet import Devnet

@@ -29,10 +29,10 @@ from aggregator.member.mempool import Mempool
 from aggregator.member.proposals import block_of
 from aggregator.member.state_transfer import StateTransfer
 from aggregator.origin.origin import Proposal
-from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Validate,
 )
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import (
     Batch,
     Committed,

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
     Effect,
@@ -35,6 +34,7 @@ from aggregator.pbft.events import (
     Validated,
 )
 from aggregator.pbft.evidence import Equivocation, contradictions
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import (
     Batch,
     BatchBody,

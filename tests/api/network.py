@@ -19,7 +19,7 @@ from aggregator.api.app import build_app
 from aggregator.journal.journal import Journal
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.quorum import Members
 from protocol.chain_events import AnyChainEvent, CommitteeChanged, OrderPlaced, ParameterChanged, Staked
 from protocol.crypto import keccak256

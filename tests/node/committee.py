@@ -16,7 +16,7 @@ from typing import Any
 from aggregator.journal.journal import Journal
 from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
-from aggregator.pbft.agreement import Limits
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import LinkMessage
 from aggregator.pbft.quorum import Members
 from protocol.chain_events import AnyChainEvent, CommitteeChanged, ParameterChanged, Staked

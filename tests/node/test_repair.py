@@ -11,25 +11,10 @@ import pytest
 
 from aggregator.pbft.messages import LinkMessage, NewView, PrePrepare, ViewChange, Vote, VoteKind
 from tests.simulation.faults import Faults
-from tests.simulation.world import PLEDGE_STRIDE, Machine, World
+from tests.simulation.machine import Machine
+from tests.simulation.world import PLEDGE_STRIDE, World
 
-QUIET = replace(
-    Faults.draw(0),
-    members=4,
-    liars=(),
-    loss=0.0,
-    duplication=0.0,
-    delay_ms=(1, 5),
-    reordering=0.0,
-    partition_every_ms=0,
-    crash_every_ms=0,
-    pause_every_ms=0,
-    skew_ms=0,
-    rot=2,
-    newcomers=0,
-    transactions=0,
-    duration_ms=0,
-)
+QUIET = replace(Faults.draw(0).calm(), rot=2, transactions=0, duration_ms=0)
 
 
 @dataclass

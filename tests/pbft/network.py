@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from aggregator.pbft.agreement import Limits
 from aggregator.pbft.events import (
     Broadcast,
     Deliver,
@@ -30,6 +29,7 @@ from aggregator.pbft.events import (
     Validated,
 )
 from aggregator.pbft.evidence import Contradiction
+from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import (
     Batch,
     Committed,

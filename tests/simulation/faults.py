@@ -131,10 +131,14 @@ class Faults:
 
     def _famine(self) -> Faults:
         """A first primary that passes over one sender, in a network where nothing else calls for another."""
+        return replace(self.calm(), liars=((0, "starving"),), transactions=200, duration_ms=10_000)
+
+    def calm(self) -> Faults:
+        """Four honest members, one primary for as long as nothing happens, and a good network."""
         return replace(
             self,
             members=4,
-            liars=((0, "starving"),),
+            liars=(),
             rot=None,
             loss=0.0,
             partition_every_ms=0,
@@ -144,8 +148,6 @@ class Faults:
             newcomers=0,
             chain_lag=0,
             delay_ms=(1, 5),
-            transactions=200,
-            duration_ms=10_000,
         )
 
     @property

@@ -12,28 +12,27 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
-from aggregator.ledger.transition import Applied, next_deadline_ms
+from aggregator.ledger.transition import next_deadline_ms
 from aggregator.member.member import Member
 from aggregator.member.mempool import PoolFull
-from aggregator.member.snapshot import Snapshot
 from aggregator.origin.origin import OriginSource
-from aggregator.pbft.agreement import Limits, StateDiverged
-from aggregator.pbft.events import Effect, Event, Executed, Misbehaved
-from aggregator.pbft.messages import Committed, LinkMessage, decode_message, encode_message
+from aggregator.pbft.agreement import StateDiverged
+from aggregator.pbft.limits import Limits
+from aggregator.pbft.messages import LinkMessage, decode_message, encode_message
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
 from protocol.crypto import Key, keccak256
 from protocol.typed_data import Domain
-from tests.simulation.byzantine import Bend, liar, starve
+from tests.simulation.byzantine import liar, starve
 from tests.simulation.chain import BLOCK_MS, CONFIRMATIONS, Branch, Chain, ChainNode
 from tests.simulation.checkers import Checkers, Violation
-from tests.simulation.disk import PowerLoss, SimulatedFolder
+from tests.simulation.disk import PowerLoss
 from tests.simulation.faults import Faults
+from tests.simulation.machine import Machine, WatchedMember
 from tests.simulation.workload import PROVIDERS, Workload
 
 TICK_MS = 50
@@ -54,73 +53,6 @@ LIMITS = Limits(
     snapshot_interval=8,
 )
 START_MS = 1_700_000_000_000
-
-
-@dataclass
-class Machine:
-    """One member's machine: what runs on it, and a disk that outlives it."""
-
-    index: int
-    key: Key
-    chain: ChainNode
-    """The chain node that its operator runs; no crash of the member touches it."""
-    disk: SimulatedFolder = field(default_factory=SimulatedFolder)
-    member: Member | None = None
-    """None while the machine is down."""
-    paused_until_ms: int = 0
-    skew_ms: int = 0
-    bend: Bend | None = None
-
-
-class _Watched(Member):
-    """A member under the eyes of the checkers; they see what it does, never what it thinks."""
-
-    def __init__(self, number: int, checkers: Checkers | None, **named: Any) -> None:
-        self.number = number
-        """Its machine, whatever its place in the committee of the day."""
-        self._checkers = checkers
-        super().__init__(**named)
-
-    def _apply(self, committed: Committed) -> Applied:
-        if self._checkers is not None:
-            self._checkers.delivered(self.number, self.members, committed)
-        applied = super()._apply(committed)
-        if self._checkers is not None and self.state.origin is not None:
-            self._checkers.origins[committed.sequence] = self.state.origin
-        if self._checkers is not None:
-            self._checkers.applied(
-                self.number, committed.sequence, committed.batch.transactions, applied.results
-            )
-        return applied
-
-    def _act(self, effect: Effect) -> Event | None:
-        if self._checkers is not None and isinstance(effect, Misbehaved) and effect.evidence is not None:
-            self._checkers.proven(self.number, self.members.addresses[effect.sender])
-        return super()._act(effect)
-
-    def _execute(self, committed: Committed) -> Executed | None:
-        executed = super()._execute(committed)
-        if self._checkers is not None and executed is not None and executed.root is not None:
-            self._checkers.root(self.number, executed.sequence, executed.root)
-        return executed
-
-    def _hand_over(self) -> None:
-        super()._hand_over()
-        if self._checkers is not None:
-            self._checkers.root(self.number, self.state.sequence, state_root(self.state))
-            self._checkers.count("hand-overs")
-
-    def _vote_again_if_due(self) -> None:
-        before = self.counters.events["votes_again"]
-        super()._vote_again_if_due()
-        if self._checkers is not None and self.counters.events["votes_again"] > before:
-            self._checkers.count("journals repaired")
-
-    def _adopt(self, snapshot: Snapshot) -> None:
-        super()._adopt(snapshot)
-        if self._checkers is not None:
-            self._checkers.root(self.number, self.state.sequence, state_root(self.state))
-            self._checkers.count("snapshots taken over or read")
 
 
 class World:
@@ -175,7 +107,7 @@ class World:
 
     def _start(self, machine: Machine) -> None:
         """Power on: whatever the member knows comes from its disk."""
-        member = _Watched(
+        member = WatchedMember(
             machine.index,
             self.checkers if machine.bend is None else None,
             members=self.members,

@@ -22,50 +22,49 @@ from offchain.models.layers.kind import L, LayerKind, Module
 from protocol.architecture import Gelu, Shape, Sigmoid, Silu, Tanh
 
 
-class SigmoidKind(LayerKind[Sigmoid]):
+class _CurveKind(LayerKind[L]):
+    """One pinned curve: ``symmetric`` with ``f(-x) = 1 - f(x)``, else ``f(-x) = -f(x)``."""
+
+    curve: ClassVar[curves.Curve]
+    symmetric: ClassVar[bool]
+
+    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+        assert 2 * curves.ONE <= FLOAT32_EXACT
+        return "float32", ACTIVATION_LIMIT
+
+    def specification(self, layer: L, prepared: Any, *inputs: Activations) -> Activations:
+        (x,) = inputs
+        at = curves.symmetric_at if self.symmetric else curves.odd_at
+        value = at(self.curve, curves.argument(x.q, arithmetic.spread(x.fraction, x.q)))
+        return arithmetic.normalise(value, _curve_fraction(x.fraction))
+
+    def exact(self, layer: L, prepared: Any, plan: str, *inputs: Traced) -> Traced:
+        (x,) = inputs
+        at = curves.symmetric_at_traced if self.symmetric else curves.odd_at_traced
+        value = at(self.curve, curves.argument_traced(x.q, arithmetic.spread(x.fraction, x.q)))
+        return arithmetic_jax.normalise(value.astype(plan), _curve_fraction(x.fraction))
+
+
+class SigmoidKind(_CurveKind[Sigmoid]):
     """``1 / (1 + exp(-x))``."""
 
     schema = Sigmoid
-
-    def plan(self, layer: Sigmoid, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
-        return _plan_curve()
+    curve = curves.SIGMOID
+    symmetric = True
 
     def module(self, layer: Sigmoid, name: str, training: bool) -> Module:
         return linen.sigmoid
 
-    def specification(self, layer: Sigmoid, prepared: Any, *inputs: Activations) -> Activations:
-        (x,) = inputs
-        value = curves.symmetric_at(curves.SIGMOID, curves.argument(x.q, arithmetic.spread(x.fraction, x.q)))
-        return arithmetic.normalise(value, _curve_fraction(x.fraction))
 
-    def exact(self, layer: Sigmoid, prepared: Any, plan: str, *inputs: Traced) -> Traced:
-        (x,) = inputs
-        argument = curves.argument_traced(x.q, arithmetic.spread(x.fraction, x.q))
-        value = curves.symmetric_at_traced(curves.SIGMOID, argument)
-        return arithmetic_jax.normalise(value.astype(plan), _curve_fraction(x.fraction))
-
-
-class TanhKind(LayerKind[Tanh]):
+class TanhKind(_CurveKind[Tanh]):
     """``tanh(x)``."""
 
     schema = Tanh
-
-    def plan(self, layer: Tanh, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
-        return _plan_curve()
+    curve = curves.TANH
+    symmetric = False
 
     def module(self, layer: Tanh, name: str, training: bool) -> Module:
         return jnp.tanh
-
-    def specification(self, layer: Tanh, prepared: Any, *inputs: Activations) -> Activations:
-        (x,) = inputs
-        value = curves.odd_at(curves.TANH, curves.argument(x.q, arithmetic.spread(x.fraction, x.q)))
-        return arithmetic.normalise(value, _curve_fraction(x.fraction))
-
-    def exact(self, layer: Tanh, prepared: Any, plan: str, *inputs: Traced) -> Traced:
-        (x,) = inputs
-        argument = curves.argument_traced(x.q, arithmetic.spread(x.fraction, x.q))
-        value = curves.odd_at_traced(curves.TANH, argument)
-        return arithmetic_jax.normalise(value.astype(plan), _curve_fraction(x.fraction))
 
 
 class _GatedKind(LayerKind[L]):
@@ -108,11 +107,6 @@ class SiluKind(_GatedKind[Silu]):
 
     def module(self, layer: Silu, name: str, training: bool) -> Module:
         return linen.silu
-
-
-def _plan_curve() -> tuple[str, int]:
-    assert 2 * curves.ONE <= FLOAT32_EXACT
-    return "float32", ACTIVATION_LIMIT
 
 
 def _curve_fraction(fraction: Any) -> Any:
