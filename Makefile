@@ -49,8 +49,9 @@ test-contracts: install
 	ape compile --force
 	ape test tests/contracts
 
+# Two workers: the tests that drive real processes mostly wait (tests/conftest.py).
 test-python: install
-	pytest
+	pytest -n 2 --dist loadgroup
 
 compile: build/.compiled
 
