@@ -6,12 +6,14 @@ import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {IParameters} from "./interfaces/IParameters.sol";
+import {ISettlement} from "./interfaces/ISettlement.sol";
 import {Entries} from "./lib/Entries.sol";
 import {Wired} from "./lib/Wired.sol";
 
 /// @title Stakes of providers, validators, verifiers and aggregators.
 /// @dev Invariant: the tokens held equal the sum of all bonded, unbonding and withdrawable stake, and an account's
-/// bonded plus unbonding stake falls only through Settlement. The ledger, which follows the chain at a
+/// bonded plus unbonding stake falls only through Settlement, or
+/// once that has been abandoned. The ledger, which follows the chain at a
 /// distance, therefore never counts on stake that is gone: a slash or release it decides always finds the stake.
 /// Source: PoT 2.5 (stakes), 3.3.2 (registration), 3.3.4 (punishment).
 contract NodeRegistry is INodeRegistry, Wired {
@@ -21,6 +23,7 @@ contract NodeRegistry is INodeRegistry, Wired {
         uint96 bonded;
         uint96 unbonding;
         uint96 withdrawable;
+        uint64 releaseDueAt;
     }
 
     struct Endpoint {
@@ -79,15 +82,23 @@ contract NodeRegistry is INodeRegistry, Wired {
         if (rest > 0) _requireMinimum(role, rest);
         stake.bonded = rest;
         stake.unbonding += amount;
+        // Bound to the parameter in force now: a later vote must not move the way out.
+        stake.releaseDueAt = uint64(block.timestamp + parameters.get("unbonding_s"));
         emit UnstakeRequested(msg.sender, role, amount);
     }
 
     /// @inheritdoc INodeRegistry
     function withdraw(uint8 role) external {
         Stake storage stake = _stakes[msg.sender][role];
+        ISettlement only = ISettlement(settlement);
+        only.requireNotPaused();
         uint96 amount = stake.withdrawable;
-        require(amount > 0, NodeRegistry__AmountZero());
         stake.withdrawable = 0;
+        if (only.abandoned()) {
+            amount += stake.bonded + stake.unbonding;
+            (stake.bonded, stake.unbonding) = (0, 0);
+        }
+        require(amount > 0, NodeRegistry__AmountZero());
         emit Withdrawn(msg.sender, role, amount);
         token.safeTransfer(msg.sender, amount);
     }
@@ -131,6 +142,12 @@ contract NodeRegistry is INodeRegistry, Wired {
     {
         Stake storage stake = _stakes[account][role];
         return (stake.bonded, stake.unbonding, stake.withdrawable);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function releaseDueAt(address account, uint8 role) external view returns (uint256) {
+        Stake storage stake = _stakes[account][role];
+        return stake.unbonding == 0 ? 0 : stake.releaseDueAt;
     }
 
     /// @inheritdoc INodeRegistry

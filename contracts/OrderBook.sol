@@ -78,7 +78,10 @@ contract OrderBook is IOrderBook, NetworkDomain, Wired {
         require(escrow.amount > 0, OrderBook__NothingEscrowed(oid));
         require(msg.sender == escrow.client, OrderBook__NotClient(msg.sender, escrow.client));
         uint256 reclaimableAt = escrow.reclaimableAt;
-        require(block.timestamp >= reclaimableAt, OrderBook__ReclaimTooEarly(block.timestamp, reclaimableAt));
+        require(
+            block.timestamp >= reclaimableAt || ISettlement(settlement).abandoned(),
+            OrderBook__ReclaimTooEarly(block.timestamp, reclaimableAt)
+        );
         uint96 amount = _take(oid);
         emit OrderReclaimed(oid, msg.sender, amount);
         ISettlement(settlement).refund(msg.sender, amount);

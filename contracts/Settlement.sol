@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
+import {Ownable2Step} from "@openzeppelin/contracts/access/Ownable2Step.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
@@ -16,11 +18,13 @@ import {MemberSignatures} from "./lib/MemberSignatures.sol";
 import {NetworkDomain} from "./lib/NetworkDomain.sol";
 
 /// @title Manage.Update: one transaction per update cycle applies what the ledger decided.
-/// @dev Invariant: the tokens held are the escrows of the OrderBook plus the credits not yet claimed. Each report credits exactly the escrow
-/// it consumes plus the stake it slashes, so no report can pay out of an earlier one's tokens; roots are never
-/// overwritten, so an account's earnings never fall, whatever a later committee signs. Credits are increments per
-/// epoch. Source: PoT 3.3.4 (Manage.Update), algorithm 4.
-contract Settlement is ISettlement, NetworkDomain {
+/// @dev Invariant: the tokens held are the escrows of the OrderBook plus the credits not yet claimed. Each report
+/// credits exactly the escrow it consumes plus the stake it slashes, so no report can pay out of an earlier one's
+/// tokens; roots are never overwritten, so an account's earnings never fall, whatever a later committee signs.
+/// Credits are increments per epoch. A pause ends by itself and moves no token; owner and guardian can do nothing
+/// else. Once abandoned, nothing is settled ever again, and what is staked or escrowed goes home without anybody's
+/// help. Source: PoT 3.3.4 (Manage.Update), algorithm 4.
+contract Settlement is ISettlement, NetworkDomain, Ownable2Step {
     using SafeERC20 for IERC20;
     using BitMaps for BitMaps.BitMap;
 
@@ -28,15 +32,29 @@ contract Settlement is ISettlement, NetworkDomain {
         "Report(uint64 epoch,uint64 committeeEpoch,bytes orders,bytes slashes,bytes releases,bytes credits)"
     );
 
+    /// @inheritdoc ISettlement
+    uint256 public constant PAUSE_S = 7 days;
+
     IERC20 public immutable token;
+    IParameters public immutable parameters;
     INodeRegistry public immutable registry;
     IOrderBook public immutable orders;
     ICommittee public immutable committee;
     /// @inheritdoc ISettlement
     address public immutable treasury;
 
+    // A struct begins a slot of its own: a settlement reads and writes exactly this one in any case.
+    struct Clock {
+        uint64 lastEpoch;
+        uint64 settledAt;
+        uint64 pausedUntil;
+        bool abandoned;
+    }
+
+    Clock private _clock;
+
     /// @inheritdoc ISettlement
-    uint64 public lastEpoch;
+    address public guardian;
     /// @inheritdoc ISettlement
     mapping(uint64 epoch => bytes32 root) public roots;
     mapping(address account => BitMaps.BitMap epochs) private _claimed;
@@ -47,23 +65,32 @@ contract Settlement is ISettlement, NetworkDomain {
         INodeRegistry registry_,
         IOrderBook orders_,
         ICommittee committee_,
-        address treasury_
-    ) NetworkDomain(address(parameters_)) {
+        address treasury_,
+        address owner_,
+        address guardian_
+    ) NetworkDomain(address(parameters_)) Ownable(owner_) {
         token = token_;
+        parameters = parameters_;
         registry = registry_;
         orders = orders_;
         committee = committee_;
         treasury = treasury_;
+        _clock.settledAt = uint64(block.timestamp);
+        _setGuardian(guardian_);
     }
 
     /// @inheritdoc ISettlement
     function update(Report calldata report, uint256 signers, bytes calldata signatures) external {
-        uint64 epoch = lastEpoch + 1;
+        Clock memory clock = _clock;
+        _requireNotPaused(clock.pausedUntil);
+        require(!clock.abandoned, Settlement__Abandoned());
+        uint64 epoch = clock.lastEpoch + 1;
         require(report.epoch == epoch, Settlement__EpochMismatch(report.epoch, epoch));
         _requireSigned(report, signers, signatures);
         (bytes32 root, uint256 credited) = _rootOf(report.credits);
 
-        lastEpoch = epoch;
+        (clock.lastEpoch, clock.settledAt) = (epoch, uint64(block.timestamp));
+        _clock = clock;
         roots[epoch] = root;
 
         uint256 consumed = _consume(report.orders);
@@ -80,6 +107,7 @@ contract Settlement is ISettlement, NetworkDomain {
         uint256[] calldata amounts,
         bytes32[][] calldata proofs
     ) external {
+        requireNotPaused();
         require(amounts.length == epochs.length, Settlement__ClaimLengths(amounts.length, epochs.length));
         require(proofs.length == epochs.length, Settlement__ClaimLengths(proofs.length, epochs.length));
         uint256 total;
@@ -101,7 +129,79 @@ contract Settlement is ISettlement, NetworkDomain {
     /// @inheritdoc ISettlement
     function refund(address client, uint256 amount) external {
         require(msg.sender == address(orders), Settlement__NotOrderBook(msg.sender, address(orders)));
+        requireNotPaused();
         token.safeTransfer(client, amount);
+    }
+
+    /// @inheritdoc ISettlement
+    function pause() external {
+        require(
+            msg.sender == guardian || msg.sender == owner(), Settlement__NotGuardian(msg.sender, guardian)
+        );
+        // Between two pauses of the guardian payouts flow for as long as one lasts; the owner, who acts by vote and
+        // in the open, may add to a pause.
+        uint256 last = _clock.pausedUntil;
+        uint256 pausableFrom = last == 0 ? 0 : last + PAUSE_S;
+        require(
+            msg.sender == owner() || block.timestamp >= pausableFrom,
+            Settlement__PauseTooSoon(block.timestamp, pausableFrom)
+        );
+        uint256 until = block.timestamp + PAUSE_S;
+        // forge-lint: disable-next-line(unsafe-typecast)
+        _clock.pausedUntil = uint64(until);
+        emit Paused(msg.sender, until);
+    }
+
+    /// @inheritdoc ISettlement
+    function unpause() external onlyOwner {
+        uint256 until = _clock.pausedUntil;
+        require(block.timestamp < until, Settlement__NotPaused(block.timestamp, until));
+        _clock.pausedUntil = uint64(block.timestamp);
+        emit Unpaused();
+    }
+
+    /// @inheritdoc ISettlement
+    function setGuardian(address newGuardian) external onlyOwner {
+        _setGuardian(newGuardian);
+    }
+
+    /// @inheritdoc ISettlement
+    function abandon(address account, uint8 role) external {
+        Clock memory clock = _clock;
+        require(!clock.abandoned, Settlement__Abandoned());
+        uint256 dueAt = registry.releaseDueAt(account, role);
+        require(dueAt != 0, Settlement__NothingOverdue(account, role));
+        if (dueAt < clock.settledAt) dueAt = clock.settledAt;
+        if (dueAt < clock.pausedUntil) dueAt = clock.pausedUntil;
+        uint256 abandonableAt = dueAt + parameters.get("abandon_s");
+        require(block.timestamp >= abandonableAt, Settlement__AbandonTooEarly(block.timestamp, abandonableAt));
+        _clock.abandoned = true;
+        emit Abandoned(account, role);
+    }
+
+    /// @inheritdoc ISettlement
+    function requireNotPaused() public view {
+        _requireNotPaused(_clock.pausedUntil);
+    }
+
+    /// @inheritdoc ISettlement
+    function lastEpoch() external view returns (uint64) {
+        return _clock.lastEpoch;
+    }
+
+    /// @inheritdoc ISettlement
+    function settledAt() external view returns (uint64) {
+        return _clock.settledAt;
+    }
+
+    /// @inheritdoc ISettlement
+    function pausedUntil() external view returns (uint64) {
+        return _clock.pausedUntil;
+    }
+
+    /// @inheritdoc ISettlement
+    function abandoned() external view returns (bool) {
+        return _clock.abandoned;
     }
 
     /// @inheritdoc ISettlement
@@ -124,6 +224,15 @@ contract Settlement is ISettlement, NetworkDomain {
                 )
             )
         );
+    }
+
+    function _requireNotPaused(uint256 until) private view {
+        require(block.timestamp >= until, Settlement__Paused(block.timestamp, until));
+    }
+
+    function _setGuardian(address newGuardian) private {
+        guardian = newGuardian;
+        emit GuardianChanged(newGuardian);
     }
 
     // Nothing to do is not worth a call: most reports slash and release nobody.

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import data, demo, devnet, network, orders, roles
+from dtn.commands import dao, data, demo, devnet, network, orders, roles
 
 app = typer.Typer(
     name="dtn",
@@ -25,6 +25,7 @@ app.add_typer(roles.aggregator_app(), name="aggregator")
 app.add_typer(roles.client_app(), name="client")
 app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")
+app.add_typer(dao.app, name="dao")
 app.add_typer(data.app, name="data")
 COMMANDS: Sequence[Callable[..., None]] = (
     demo.demo,

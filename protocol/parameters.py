@@ -56,6 +56,12 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
         "client may reclaim an order nobody settled, counted from its last window",
         low=300,
     ),
+    "abandon_s": _seconds(
+        90 * DAY_S,
+        "silence of the committee, from when a release was due, after which all may leave without it",
+        # Longer than any order that the defaults allow: a committee that waits for one is not gone.
+        low=60 * DAY_S,
+    ),
     # Phases whose length the network sets.
     "reveal_s": _seconds(3600, "window for model reveals and the client's test release"),
     "validation_reveal_s": _seconds(600, "window for opening validation commitments"),

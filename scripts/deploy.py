@@ -9,14 +9,21 @@ are the committee. Elsewhere everything is named, by options or in a TOML file g
     members = ["0x…", "0x…", "0x…", "0x…"]
     threshold = 3
     treasury = "0x…"
+    guardian = "0x…"
     [parameters]
     update_s = 600
+    [governance]
+    quorum_percent = 4
+
+Elsewhere a DAO governs, with the periods of ``[governance]``, unless an owner is named; on a local network
+the deployer owns everything unless ``--governed`` asks for a DAO.
 
 Source: design section 5; docs/toolchain.md for BSC testnet.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -26,10 +33,21 @@ from ape import accounts, chain, networks, project
 from ape.api import AccountAPI
 from ape.cli import ConnectedProviderCommand
 
-from protocol.chain.deployment import AddressBook, Plan, make_plan, resolve
+from protocol.chain.deployment import (
+    AddressBook,
+    Call,
+    Creation,
+    Governance,
+    Plan,
+    Reading,
+    make_plan,
+    resolve,
+)
 
 LOCAL_COMMITTEE_SIZE = 4
-CONFIG_KEYS = frozenset({"owner", "holder", "treasury", "members", "threshold", "parameters"})
+CONFIG_KEYS = frozenset(
+    {"owner", "guardian", "holder", "treasury", "members", "threshold", "parameters", "governance"}
+)
 
 
 @click.command(cls=ConnectedProviderCommand)
@@ -38,7 +56,9 @@ CONFIG_KEYS = frozenset({"owner", "holder", "treasury", "members", "threshold", 
 @click.option("--member", "members", multiple=True, help="an aggregator's account; repeat for each")
 @click.option("--threshold", type=int, help="signatures a settlement needs; n - f by default")
 @click.option("--treasury", help="who receives fines")
-@click.option("--owner", help="who may change parameters and committee; the deployer by default")
+@click.option("--owner", help="one account that decides instead of a DAO")
+@click.option("--governed", is_flag=True, help="a DAO decides, on a local network too")
+@click.option("--guardian", help="who may pause payouts; nobody by default")
 @click.option("--holder", help="who receives the token supply; the deployer by default")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="a parameter's value")
 @click.option(
@@ -65,13 +85,18 @@ def deploy(deployer: AccountAPI, plan: Plan) -> AddressBook:
     contracts: dict[str, Any] = {}
     addresses: dict[str, str] = {}
     first_block = chain.blocks.head.number + 1
-    for creation in plan.creations:
-        container = getattr(project, creation.contract)
-        instance = deployer.deploy(container, *resolve(creation.arguments, addresses))
-        contracts[creation.name] = instance
-        addresses[creation.name] = str(instance.address)
-    for call in plan.calls:
-        getattr(contracts[call.target], call.method)(*resolve(call.arguments, addresses), sender=deployer)
+    for step in plan.steps:
+        match step:
+            case Creation():
+                container = getattr(project, step.contract)
+                instance = deployer.deploy(container, *resolve(step.arguments, addresses))
+                contracts[step.name] = instance
+                addresses[step.name] = str(instance.address)
+            case Call():
+                call = getattr(contracts[step.target], step.method)
+                call(*resolve(step.arguments, addresses), sender=deployer)
+            case Reading():
+                addresses[step.name] = str(getattr(contracts[step.target], step.method)())
     return AddressBook(
         chain_id=networks.provider.chain_id, block=first_block, treasury=plan.treasury, **addresses
     )
@@ -89,7 +114,7 @@ def _arguments(deployer: AccountAPI, config: Path | None, options: dict[str, Any
     unknown = sorted(set(written) - CONFIG_KEYS)
     if unknown:
         raise ValueError(f"{config} sets {', '.join(unknown)}; known are {', '.join(sorted(CONFIG_KEYS))}")
-    implied: dict[str, Any] = {"owner": deployer.address, "holder": deployer.address}
+    implied: dict[str, Any] = {"holder": deployer.address}
     if networks.provider.network.is_local:
         implied["treasury"] = accounts.test_accounts[LOCAL_COMMITTEE_SIZE].address
         implied["members"] = [accounts.test_accounts[place].address for place in range(LOCAL_COMMITTEE_SIZE)]
@@ -98,7 +123,24 @@ def _arguments(deployer: AccountAPI, config: Path | None, options: dict[str, Any
         if name not in chosen:
             raise ValueError(f"say who is {name}: by option, or in a file given with --config")
     overrides = chosen.pop("parameters", {}) | dict(_setting(text) for text in chosen.pop("settings", ()))
+    periods, governed = chosen.pop("governance", {}), chosen.pop("governed", False)
+    if "owner" not in chosen and networks.provider.network.is_local and not (governed or periods):
+        chosen["owner"] = deployer.address
+    if "owner" not in chosen:
+        chosen["governance"] = _governance(periods)
+    elif governed or periods:
+        raise ValueError("an owner and a DAO exclude each other: leave one out")
     return {**chosen, "overrides": overrides}
+
+
+def _governance(periods: dict[str, Any]) -> Governance:
+    known = {field.name for field in dataclasses.fields(Governance)}
+    wrong = sorted(name for name, value in periods.items() if name not in known or not isinstance(value, int))
+    if wrong:
+        raise ValueError(
+            f"[governance] sets {', '.join(wrong)}; whole numbers for {', '.join(sorted(known))}"
+        )
+    return Governance(**periods)
 
 
 def _setting(text: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from dtn.devnet.network import find_anvil, free_port
 from dtn.devnet.processes import wait_until
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
-from protocol.chain.deployment import AddressBook, deploy, make_plan
+from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan
 from protocol.crypto import Key
 
 COIN_WEI = 10**21
@@ -63,8 +63,10 @@ def chainless_network(*aggregators: str) -> NetworkFile:
 
 
 @contextlib.contextmanager
-def running_chain(members: list[bytes] | None = None) -> Iterator[Chain]:
-    """Anvil with deployed contracts, ended by its process id."""
+def running_chain(
+    members: list[bytes] | None = None, governance: Governance | None = None
+) -> Iterator[Chain]:
+    """Anvil with deployed contracts, owned by one account unless governed; ended by its process id."""
     port = free_port()
     command = [find_anvil(), "--port", str(port), "--accounts", "1", "--quiet", "--hardfork", "prague"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -74,7 +76,8 @@ def running_chain(members: list[bytes] | None = None) -> Iterator[Chain]:
         owner = Key((77).to_bytes(32, "big"))
         web3.provider.make_request("anvil_setBalance", [to_checksum_address(owner.address), hex(COIN_WEI)])  # type: ignore[arg-type]
         plan = make_plan(
-            owner=owner.address,
+            owner=owner.address if governance is None else None,
+            governance=governance,
             holder=owner.address,
             treasury=Key((78).to_bytes(32, "big")).address,
             members=members or [Key((index + 1).to_bytes(32, "big")).address for index in range(4)],

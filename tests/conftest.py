@@ -9,6 +9,8 @@ from __future__ import annotations
 import pytest
 
 
+# First: xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
     for item in items:

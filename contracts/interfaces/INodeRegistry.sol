@@ -54,7 +54,8 @@ interface INodeRegistry {
     /// ledger releases it by a settlement once the unbonding time has passed and no order holds it.
     function requestUnstake(uint8 role, uint96 amount) external;
 
-    /// @notice Pay the caller everything that settlements released to it in `role`.
+    /// @notice Pay the caller everything that settlements released to it in `role`; of an abandoned network its whole
+    /// stake.
     function withdraw(uint8 role) external;
 
     /// @notice Take stake, from bonded first and then from unbonding, and send it to Settlement, the only caller.
@@ -69,6 +70,9 @@ interface INodeRegistry {
         external
         view
         returns (uint96 bonded, uint96 unbonding, uint96 withdrawable);
+
+    /// @notice When the latest request to unstake is due for release; 0 if nothing is unbonding.
+    function releaseDueAt(address account, uint8 role) external view returns (uint256);
 
     /// @notice Where `account` is reached and the key its links must show; empty if it never said.
     function endpointOf(address account) external view returns (string memory endpoint, bytes32 linkKey);

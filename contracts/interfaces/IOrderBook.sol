@@ -72,7 +72,8 @@ interface IOrderBook {
     /// @return total what Settlement may credit for them
     function consume(bytes calldata oids) external returns (uint256 total);
 
-    /// @notice Give the client its escrow back once the order has lapsed; needs no committee.
+    /// @notice Give the client its escrow back once the order has lapsed or the network is abandoned; needs no
+    /// committee.
     function reclaim(bytes32 oid) external;
 
     /// @notice The id of an order: its full EIP-712 digest.

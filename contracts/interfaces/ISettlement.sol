@@ -24,6 +24,29 @@ interface ISettlement {
     /// @notice `account` was paid its credit of `epoch`.
     event Claimed(address indexed account, uint64 indexed epoch, uint256 amount);
 
+    /// @notice Nothing is settled and nothing paid before `until`, in seconds since 1970.
+    event Paused(address indexed by, uint256 until);
+    /// @notice The owner ended a pause early.
+    event Unpaused();
+    /// @notice `guardian` may pause from now on; zero for nobody.
+    event GuardianChanged(address indexed guardian);
+    /// @notice The committee has been silent for too long, as the overdue release of `account` in `role` shows.
+    event Abandoned(address indexed account, uint8 indexed role);
+
+    /// @notice Payouts are paused: try again at `need`.
+    error Settlement__Paused(uint256 have, uint256 need);
+    /// @notice There is no pause to end.
+    error Settlement__NotPaused(uint256 have, uint256 need);
+    /// @notice Only the guardian and the owner may pause.
+    error Settlement__NotGuardian(address have, address need);
+    /// @notice The guardian may pause again at `need`.
+    error Settlement__PauseTooSoon(uint256 have, uint256 need);
+    /// @notice The network is abandoned: nothing is settled any more; withdraw stakes and reclaim orders.
+    error Settlement__Abandoned();
+    /// @notice No release is due to this account in this role: the committee owes it nothing.
+    error Settlement__NothingOverdue(address account, uint8 role);
+    /// @notice The committee may still settle until `need`.
+    error Settlement__AbandonTooEarly(uint256 have, uint256 need);
     /// @notice Reports are applied in order; an equal or lower number means another member was faster.
     error Settlement__EpochMismatch(uint256 have, uint256 need);
     /// @notice The committee changed: sign the report again with its new epoch.
@@ -67,6 +90,24 @@ interface ISettlement {
     /// @notice Pay a lapsed order's escrow back to its client; OrderBook only.
     function refund(address client, uint256 amount) external;
 
+    /// @notice Stop settlements and all payouts for `PAUSE_S`: claims, refunds, withdrawals of stake. By the guardian,
+    /// and not again before they have flowed for as long; by the owner at any time. No token moves.
+    function pause() external;
+
+    /// @notice End a pause early; owner only.
+    function unpause() external;
+
+    /// @notice Name who may pause besides the owner; owner only.
+    function setGuardian(address newGuardian) external;
+
+    /// @notice Declare the committee gone for good: the release of this stake is overdue by `abandon_s`, and no report
+    /// has been applied for as long. Anyone may. From then on no report is applied; stakes are withdrawn and orders
+    /// reclaimed without a settlement, and what was earned before can still be claimed.
+    function abandon(address account, uint8 role) external;
+
+    /// @notice Reverts while payouts are paused.
+    function requireNotPaused() external view;
+
     /// @notice The EIP-712 digest that the committee signs.
     function digestOf(Report calldata report) external view returns (bytes32);
 
@@ -78,6 +119,22 @@ interface ISettlement {
 
     /// @notice Number of the last report applied; 0 before the first.
     function lastEpoch() external view returns (uint64);
+
+    /// @notice When the last report was applied, or the contract deployed.
+    function settledAt() external view returns (uint64);
+
+    /// @notice When the last pause ends or ended; 0 before the first.
+    function pausedUntil() external view returns (uint64);
+
+    /// @notice Whether the committee was declared gone.
+    function abandoned() external view returns (bool);
+
+    /// @notice Who may pause besides the owner.
+    function guardian() external view returns (address);
+
+    /// @notice How long a pause lasts.
+    // solhint-disable-next-line func-name-mixedcase
+    function PAUSE_S() external view returns (uint256);
 
     /// @notice The account that the ledger credits with fines.
     function treasury() external view returns (address);

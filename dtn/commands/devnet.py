@@ -22,11 +22,20 @@ def up(
     providers: Count = 2,
     validators: Count = 2,
     verifiers: Count = 1,
+    governed: Annotated[bool, typer.Option(help="A DAO decides; the client votes for it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Start the chain, deploy the contracts, start every participant."""
     devnet = Devnet(devnet_home(), say=lambda text: None if as_json else console.print(text))
-    devnet.up(Shape(aggregators=aggregators, providers=providers, validators=validators, verifiers=verifiers))
+    devnet.up(
+        Shape(
+            aggregators=aggregators,
+            providers=providers,
+            validators=validators,
+            verifiers=verifiers,
+            governed=governed,
+        )
+    )
     if as_json:
         print_json(_status(devnet))
         return

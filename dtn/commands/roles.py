@@ -21,6 +21,12 @@ Config = Annotated[Path, typer.Option("--config", help="The role's TOML file.", 
 Amount = Annotated[str | None, typer.Option(help="Tokens; the least allowed (or all of it) if not given.")]
 
 
+ABANDON_HELP = (
+    "Declare the committee gone, if it has not released your stake long after it was due; everybody may then "
+    "leave without it."
+)
+
+
 def role_app(name: str) -> typer.Typer:
     """The commands of one actor role."""
     app = typer.Typer(help=f"Work as a {name}.", no_args_is_help=True)
@@ -57,6 +63,11 @@ def role_app(name: str) -> typer.Typer:
     def withdraw(config: Config, as_json: JsonFlag = False) -> None:
         chain, key = _chain_of(name, config)
         _withdraw(chain, key, role, as_json)
+
+    @app.command(help=ABANDON_HELP)
+    def abandon(config: Config, as_json: JsonFlag = False) -> None:
+        chain, key = _chain_of(name, config)
+        _abandon(chain, key, role, as_json)
 
     return app
 
@@ -135,6 +146,11 @@ def aggregator_app() -> typer.Typer:
     def withdraw(config: Config, as_json: JsonFlag = False) -> None:
         chain, key = _chain_of_aggregator(config)
         _withdraw(chain, key, Role.AGGREGATOR, as_json)
+
+    @app.command(help=ABANDON_HELP)
+    def abandon(config: Config, as_json: JsonFlag = False) -> None:
+        chain, key = _chain_of_aggregator(config)
+        _abandon(chain, key, Role.AGGREGATOR, as_json)
 
     return app
 
@@ -216,7 +232,9 @@ def _unregister(chain: ChainClient, key: Key, role: Role, amount: str | None, as
 
 
 def _withdraw(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
-    _, _, withdrawable = chain.stake_of(key.address, role)
+    bonded, unbonding, withdrawable = chain.stake_of(key.address, role)
+    if chain.abandoned():
+        withdrawable += bonded + unbonding
     if not withdrawable:
         raise ChainError(
             f"no stake as {role.name.lower()} is released yet: `unregister` first, then wait for the "
@@ -224,6 +242,11 @@ def _withdraw(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
         )
     receipt = chain.withdraw(role)
     _say(as_json, receipt, f"withdrew {tokens(withdrawable)} tokens", withdrawable, key)
+
+
+def _abandon(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
+    receipt = chain.abandon(key.address, role)
+    _say(as_json, receipt, "the network is abandoned: `withdraw` takes your whole stake home", 0, key)
 
 
 def _say(as_json: bool, receipt: Any, text: str, amount: int, key: Key) -> None:

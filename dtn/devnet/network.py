@@ -23,7 +23,8 @@ from aggregator.links.keys import LinkKey
 from dtn.devnet.processes import Child, Children, interruptible, wait_until
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
-from protocol.chain.deployment import AddressBook, deploy, make_plan
+from protocol.chain.dao import Dao
+from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
 from protocol.parameters import TOKEN_WEI
@@ -56,6 +57,16 @@ FUNDS: Final = {
 """Tokens that each participant starts with."""
 
 
+GOVERNANCE: Final = Governance(
+    voting_delay_s=2,
+    voting_period_s=20,
+    late_quorum_s=5,
+    timelock_s=5,
+    proposal_threshold_wei=TOKEN_WEI,
+)
+"""A vote takes half a minute."""
+
+
 class DevnetError(ProtocolError):
     """A local network that cannot be started or found; says what to do."""
 
@@ -68,6 +79,8 @@ class Shape:
     providers: int = 2
     validators: int = 2
     verifiers: int = 1
+    governed: bool = False
+    """Whether a DAO decides, with the client voting for the whole supply; else the deployer does."""
     parameters: dict[str, int] = field(default_factory=dict)
     """Protocol parameters that differ from the local network's."""
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -249,7 +262,9 @@ class Devnet:
         deployer = keys["deployer"]
         members = [key.address for name, key in keys.items() if role_of(name) == "aggregator"]
         plan = make_plan(
-            owner=deployer.address,
+            owner=None if shape.governed else deployer.address,
+            governance=GOVERNANCE if shape.governed else None,
+            guardian=keys["treasury"].address,
             holder=deployer.address,
             treasury=keys["treasury"].address,
             members=members,
@@ -283,6 +298,8 @@ class Devnet:
             amount = FUNDS[role_of(name)] * TOKEN_WEI // 2
             self._spent("register", chain.register(role, amount, endpoint, link_key))
 
+        if shape.governed:
+            Dao(bank).delegate(keys["client"].address)
         staking = [name for name in shape.names() if name != "client"]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             list(pool.map(register, staking))

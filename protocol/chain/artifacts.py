@@ -20,6 +20,7 @@ CONTRACTS: Final = (
     "OrderBook",
     "Parameters",
     "Settlement",
+    "TrainingGovernor",
     "TrainingToken",
 )
 """Names of the contracts that are deployed, and so shipped."""

@@ -272,6 +272,20 @@ class ChainClient:
         """Take released stake home."""
         return self.send(self.registry.functions.withdraw(int(role)), "nothing was withdrawn")
 
+    def abandoned(self) -> bool:
+        """Whether the committee was declared gone: stakes and escrows then need no settlement."""
+        with chain_errors("cannot read the settlement contract"):
+            return bool(self.settlement.functions.abandoned().call())
+
+    def abandon(self, account: bytes, role: Role) -> Any:
+        """Declare the committee gone, by a release of stake that is long overdue."""
+        call = self.settlement.functions.abandon(to_checksum_address(account), int(role))
+        return self.send(call, "the network was not declared abandoned")
+
+    def pause(self) -> Any:
+        """Stop all payouts for a week; the guardian's and the owner's right."""
+        return self.send(self.settlement.functions.pause(), "payouts were not paused")
+
     def claim(
         self, account: bytes, epochs: Sequence[int], amounts: Sequence[int], proofs: Sequence[Sequence[bytes]]
     ) -> Any:

@@ -2,7 +2,8 @@
 
 Guarantees: the plan is a pure function of its arguments; every executor (``deploy`` here over web3,
 ``scripts/deploy.py`` over ape) runs the same steps in the same order, so all deployments are alike.
-``Parameters`` comes first: its address is the network's identity in every signed message.
+The address of ``Parameters`` is the network's identity in every signed message. Governed, the timelock of
+the DAO owns whatever may change; otherwise one account does.
 
 Source: design section 5; PoT 2.5 and 3.3 (what the chain must hold).
 """
@@ -19,13 +20,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from protocol.chain.artifacts import load
 from protocol.errors import ChainError
-from protocol.parameters import DEFAULTS, PARAMETERS
+from protocol.parameters import DAY_S, DEFAULTS, PARAMETERS, TOKEN_WEI
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
     from web3 import Web3
     from web3.contract.contract import ContractConstructor, ContractFunction
     from web3.types import TxReceipt
+
+NOBODY: Final = "0x" + "00" * 20
 
 RECEIPT_TIMEOUT_S: Final = 180
 """How long ``deploy`` waits for one transaction to be mined."""
@@ -61,12 +64,45 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Creations, then calls, in this order; and the treasury, which is an account of its own."""
+class Reading:
+    """Enter as ``name`` the address that an earlier creation answers to ``method``."""
 
-    creations: tuple[Creation, ...]
-    calls: tuple[Call, ...]
+    name: str
+    target: str
+    method: str
+
+
+Step = Creation | Call | Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in their order; and the treasury, which is an account of its own."""
+
+    steps: tuple[Step, ...]
     treasury: str
+
+    @property
+    def contracts(self) -> dict[str, str]:
+        """The contract behind each name that is created."""
+        return {step.name: step.contract for step in self.steps if isinstance(step, Creation)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Governance:
+    """How the DAO decides: `contracts/TrainingGovernor.sol`."""
+
+    voting_delay_s: int = DAY_S
+    """From a proposal to the moment whose votes count; at least 1."""
+    voting_period_s: int = 5 * DAY_S
+    late_quorum_s: int = DAY_S
+    """For how long votes are taken after the quorum was reached, at least."""
+    timelock_s: int = 2 * DAY_S
+    """From the end of a vote to the earliest moment at which it takes effect, about."""
+    proposal_threshold_wei: int = 100_000 * TOKEN_WEI
+    """Votes that a proposer needs: 0.01 % of the supply."""
+    quorum_percent: int = 4
+    """Of the supply; must vote for or abstain."""
 
 
 class AddressBook(BaseModel):
@@ -83,6 +119,9 @@ class AddressBook(BaseModel):
     committee: str
     settlement: str
     treasury: str
+    governor: str | None = None
+    """The DAO; none where one account owns ``Parameters`` and ``Committee``."""
+    timelock: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -106,7 +145,9 @@ class AddressBook(BaseModel):
 
 def make_plan(
     *,
-    owner: str | bytes,
+    owner: str | bytes | None = None,
+    governance: Governance | None = None,
+    guardian: str | bytes | None = None,
     holder: str | bytes,
     treasury: str | bytes,
     members: Iterable[str | bytes],
@@ -116,7 +157,9 @@ def make_plan(
     """The steps that deploy a network.
 
     Args:
-        owner: who may change parameters and the committee.
+        owner: who may change parameters, the committee and the guardian; or else
+        governance: how the DAO decides about them.
+        guardian: who may pause payouts besides; nobody by default.
         holder: who receives the whole supply of tokens.
         treasury: whom the ledger credits with fines.
         members: the aggregators' accounts, in any order.
@@ -124,31 +167,61 @@ def make_plan(
         overrides: parameter values that differ from ``protocol.parameters.DEFAULTS``.
 
     Raises:
-        ValueError: no member, a repeated member, a threshold or parameter out of bounds, a bad address.
+        ValueError: no member, a repeated member, a threshold or parameter out of bounds, a bad address, or
+            not exactly one of ``owner`` and ``governance``.
     """
     committee = sorted({to_checksum_address(member) for member in members}, key=str.lower)
     quorum = len(committee) - (len(committee) - 1) // 3
     needed = quorum if threshold is None else threshold
     if not committee or not quorum <= needed <= len(committee):
         raise ValueError(f"{len(committee)} members need a threshold in [{quorum}, {len(committee)}]")
-    owner, holder, treasury = (to_checksum_address(account) for account in (owner, holder, treasury))
+    if (owner is None) == (governance is None):
+        raise ValueError("either one account owns the network or a DAO governs it: give owner or governance")
+    holder, treasury = (to_checksum_address(account) for account in (holder, treasury))
+    watchman = NOBODY if guardian is None else to_checksum_address(guardian)
+    decides = Reference("timelock") if owner is None else to_checksum_address(owner)
     token, parameters, registry = Reference("token"), Reference("parameters"), Reference("registry")
     orders, settlement = Reference("orders"), Reference("settlement")
-    return Plan(
-        creations=(
-            Creation("parameters", "Parameters", (owner, *_parameter_lists(overrides or {}))),
-            Creation("token", "TrainingToken", (holder,)),
-            Creation("registry", "NodeRegistry", (token, parameters)),
-            Creation("orders", "OrderBook", (token, parameters)),
-            Creation("committee", "Committee", (owner, tuple(committee), needed)),
-            Creation(
-                "settlement",
-                "Settlement",
-                (token, parameters, registry, orders, Reference("committee"), treasury),
-            ),
+    contracts: tuple[Step, ...] = (
+        Creation("parameters", "Parameters", (decides, *_parameter_lists(overrides or {}))),
+        Creation("registry", "NodeRegistry", (token, parameters)),
+        Creation("orders", "OrderBook", (token, parameters)),
+        Creation("committee", "Committee", (decides, tuple(committee), needed)),
+        Creation(
+            "settlement",
+            "Settlement",
+            (token, parameters, registry, orders, Reference("committee"), treasury, decides, watchman),
         ),
-        calls=(Call("registry", "wire", (settlement,)), Call("orders", "wire", (settlement,))),
-        treasury=treasury,
+        Call("registry", "wire", (settlement,)),
+        Call("orders", "wire", (settlement,)),
+    )
+    steps = (Creation("token", "TrainingToken", (holder,)), *_dao(governance), *contracts)
+    return Plan(steps=steps, treasury=treasury)
+
+
+def _dao(governance: Governance | None) -> tuple[Step, ...]:
+    """The governor, and the timelock that it creates and that nobody else commands."""
+    if governance is None:
+        return ()
+    if governance.voting_delay_s < 1:
+        raise ValueError("votes count as they stood after the proposal: voting_delay_s is at least 1")
+    if not 0 < governance.quorum_percent <= 100 or governance.voting_period_s < 1:
+        raise ValueError("quorum_percent lies in [1, 100], and voting_period_s is at least 1")
+    periods = (
+        governance.voting_delay_s,
+        governance.voting_period_s,
+        governance.late_quorum_s,
+        governance.timelock_s,
+    )
+    arguments = (
+        Reference("token"),
+        periods,
+        governance.proposal_threshold_wei,
+        governance.quorum_percent,
+    )
+    return (
+        Creation("governor", "TrainingGovernor", arguments),
+        Reading("timelock", "governor", "timelock"),
     )
 
 
@@ -172,19 +245,25 @@ def deploy(web3: Web3, account: LocalAccount, plan: Plan) -> AddressBook:
     """
     addresses: dict[str, str] = {}
     blocks: list[int] = []
-    for creation in plan.creations:
-        artifact = load(creation.contract)
-        factory = web3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
-        constructor = factory.constructor(*resolve(creation.arguments, addresses))
-        receipt = _send(web3, account, constructor, creation.name)
-        addresses[creation.name] = str(receipt["contractAddress"])
-        blocks.append(receipt["blockNumber"])
-    contracts = {creation.name: creation.contract for creation in plan.creations}
-    for call in plan.calls:
-        target = to_checksum_address(addresses[call.target])
-        contract = web3.eth.contract(address=target, abi=load(contracts[call.target]).abi)
-        function = contract.functions[call.method](*resolve(call.arguments, addresses))
-        _send(web3, account, function, call.target)
+
+    def function(target: str, method: str, arguments: tuple[Argument, ...] = ()) -> ContractFunction:
+        abi = load(plan.contracts[target]).abi
+        contract = web3.eth.contract(address=to_checksum_address(addresses[target]), abi=abi)
+        return contract.functions[method](*resolve(arguments, addresses))
+
+    for step in plan.steps:
+        match step:
+            case Creation():
+                artifact = load(step.contract)
+                factory = web3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
+                constructor = factory.constructor(*resolve(step.arguments, addresses))
+                receipt = _send(web3, account, constructor, step.name)
+                addresses[step.name] = str(receipt["contractAddress"])
+                blocks.append(receipt["blockNumber"])
+            case Call():
+                _send(web3, account, function(step.target, step.method, step.arguments), step.target)
+            case Reading():
+                addresses[step.name] = str(function(step.target, step.method).call())
     return AddressBook(chain_id=web3.eth.chain_id, block=min(blocks), treasury=plan.treasury, **addresses)
 
 

@@ -34,6 +34,8 @@ contract GoldenVectorsTest {
             INodeRegistry(address(0)),
             IOrderBook(address(0)),
             ICommittee(address(0)),
+            address(0),
+            address(this),
             address(0)
         );
     }

@@ -16,6 +16,7 @@ contract NetworkFixture {
     uint256 internal constant MEMBERS = 4;
     uint256 internal constant QUORUM = 3;
     uint8 internal constant PROVIDER = 1;
+    address internal constant GUARDIAN = address(0x6A4D);
 
     Parameters public parameters;
     TrainingToken public token;
@@ -32,7 +33,9 @@ contract NetworkFixture {
         registry = new NodeRegistry(token, parameters);
         orders = new OrderBook(token, parameters);
         committee = new Committee(address(this), _members(), QUORUM);
-        settlement = new Settlement(token, parameters, registry, orders, committee, address(this));
+        settlement = new Settlement(
+            token, parameters, registry, orders, committee, address(this), address(this), GUARDIAN
+        );
         registry.wire(address(settlement));
         orders.wire(address(settlement));
     }
@@ -57,8 +60,10 @@ contract NetworkFixture {
 
     // As little as can be asked: any reward, any stake, windows of one second, and no deposit.
     function _parameters() private returns (Parameters) {
-        bytes32[13] memory names = [
+        bytes32[15] memory names = [
             bytes32("min_reward_wei"),
+            "unbonding_s",
+            "abandon_s",
             "min_deposit_bps",
             "min_train_s",
             "max_train_s",

@@ -26,6 +26,7 @@ contract Market is NetworkFixture {
     Credit[] private _credits;
     uint64 private _nonce;
     uint256 private _now = 1;
+    uint256 private _stopsUntil;
 
     uint256 public escrowed;
     uint256 public staked;
@@ -55,7 +56,7 @@ contract Market is NetworkFixture {
     }
 
     function reclaim(uint256 which) external {
-        if (_placed.length == 0) return;
+        if (_placed.length == 0 || _stopped()) return;
         // More than all windows and reclaim_s, which are one second each.
         _now += 10;
         vm.warp(_now);
@@ -80,8 +81,9 @@ contract Market is NetworkFixture {
     }
 
     function withdraw(uint256 who) external {
-        (,, uint96 amount) = registry.stakeOf(_actor(who), PROVIDER);
-        if (amount == 0) return;
+        (uint96 bonded, uint96 unbonding, uint96 amount) = registry.stakeOf(_actor(who), PROVIDER);
+        if (settlement.abandoned()) amount += bonded + unbonding;
+        if (amount == 0 || _stopped()) return;
         vm.prank(_actor(who));
         registry.withdraw(PROVIDER);
         staked -= amount;
@@ -89,6 +91,7 @@ contract Market is NetworkFixture {
 
     /// @dev Consumes one order if there is one, slashes and releases some of one stake, credits two actors.
     function settle(uint256 which, uint256 who, uint96 slash, uint96 release, uint96 share) external {
+        if (_stopped() || settlement.abandoned()) return;
         ISettlement.Report memory report;
         (report.epoch, report.committeeEpoch) = (settlement.lastEpoch() + 1, committee.epoch());
         uint256 total;
@@ -107,8 +110,38 @@ contract Market is NetworkFixture {
         committee.change(committee.members(), QUORUM);
     }
 
+    function pause(bool guardian) external {
+        // The guardian has to leave as much time between two pauses as one lasts.
+        uint256 last = settlement.pausedUntil();
+        if (guardian && last > 0 && _now < last + settlement.PAUSE_S()) return;
+        vm.prank(guardian ? GUARDIAN : address(this));
+        settlement.pause();
+        _stopsUntil = _now + settlement.PAUSE_S();
+    }
+
+    function unpause() external {
+        if (!_stopped()) return;
+        settlement.unpause();
+        _stopsUntil = _now;
+    }
+
+    function wait(uint24 time) external {
+        _now += time % 8 days;
+        vm.warp(_now);
+    }
+
+    /// @dev Now and then only: nothing is settled afterwards.
+    function abandon(uint256 who, uint8 chance) external {
+        (, uint96 unbonding,) = registry.stakeOf(_actor(who), PROVIDER);
+        if (chance % 8 != 0 || unbonding == 0 || settlement.abandoned()) return;
+        // Longer than unbonding_s and abandon_s, which are one second each, and than any pause.
+        _now += settlement.PAUSE_S() + 3;
+        vm.warp(_now);
+        settlement.abandon(_actor(who), PROVIDER);
+    }
+
     function claim(uint256 which) external {
-        if (_credits.length == 0) return;
+        if (_credits.length == 0 || _stopped()) return;
         which %= _credits.length;
         Credit memory credit = _credits[which];
         _credits[which] = _credits[_credits.length - 1];
@@ -141,6 +174,10 @@ contract Market is NetworkFixture {
             (uint96 bonded, uint96 unbonding, uint96 withdrawable) = registry.stakeOf(_actor(i), PROVIDER);
             total += uint256(bonded) + unbonding + withdrawable;
         }
+    }
+
+    function _stopped() private view returns (bool) {
+        return _now < _stopsUntil;
     }
 
     function _touchStake(ISettlement.Report memory report, address account, uint96 slash, uint96 release)
@@ -200,7 +237,7 @@ contract SolvencyTest {
     }
 
     function targetSelectors() public view returns (Vm.FuzzSelector[] memory targets) {
-        bytes4[] memory selectors = new bytes4[](8);
+        bytes4[] memory selectors = new bytes4[](12);
         selectors[0] = Market.put.selector;
         selectors[1] = Market.reclaim.selector;
         selectors[2] = Market.stake.selector;
@@ -209,6 +246,10 @@ contract SolvencyTest {
         selectors[5] = Market.settle.selector;
         selectors[6] = Market.changeCommittee.selector;
         selectors[7] = Market.claim.selector;
+        selectors[8] = Market.pause.selector;
+        selectors[9] = Market.unpause.selector;
+        selectors[10] = Market.wait.selector;
+        selectors[11] = Market.abandon.selector;
         targets = new Vm.FuzzSelector[](1);
         targets[0] = Vm.FuzzSelector(address(market), selectors);
     }

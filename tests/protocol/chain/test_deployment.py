@@ -14,7 +14,18 @@ from eth_account import Account
 from web3 import Web3
 
 from protocol.chain.artifacts import load
-from protocol.chain.deployment import AddressBook, Plan, Reference, deploy, make_plan, parameter_key
+from protocol.chain.deployment import (
+    AddressBook,
+    Call,
+    Creation,
+    Governance,
+    Plan,
+    Reading,
+    Reference,
+    deploy,
+    make_plan,
+    parameter_key,
+)
 from protocol.crypto import Key, sha256
 from protocol.errors import ChainError
 
@@ -34,21 +45,27 @@ def plan_of(**changes: object) -> Plan:
 
 
 def test_members_are_sorted_and_the_quorum_follows_from_their_number() -> None:
-    committee = plan_of().creations[4]
+    (committee,) = (
+        step for step in plan_of().steps if isinstance(step, Creation) and step.name == "committee"
+    )
     _, members, threshold = committee.arguments
     assert [str(member).lower() for member in members] == sorted(f"0x{each.hex()}" for each in MEMBERS)
     assert threshold == 3
 
 
-def test_every_reference_is_to_an_earlier_step() -> None:
-    plan = plan_of()
+@pytest.mark.parametrize("governed", [False, True])
+def test_every_reference_is_to_an_earlier_step(governed: bool) -> None:
+    plan = plan_of(owner=None, governance=Governance()) if governed else plan_of()
     known: set[str] = set()
-    for creation in plan.creations:
-        wanted = {each.name for each in creation.arguments if isinstance(each, Reference)}
+    for step in plan.steps:
+        arguments = () if isinstance(step, Reading) else step.arguments
+        wanted = {each.name for each in arguments if isinstance(each, Reference)}
         assert wanted <= known
-        known.add(creation.name)
-    assert all(call.target in known for call in plan.calls)
-    assert plan.creations[0].name == "parameters", "the network's identity comes first"
+        if not isinstance(step, Creation):
+            assert step.target in known
+        if not isinstance(step, Call):
+            known.add(step.name)
+    assert ("timelock" in known) == governed
 
 
 @pytest.mark.parametrize(
@@ -60,6 +77,10 @@ def test_every_reference_is_to_an_earlier_step() -> None:
         {"overrides": {"no_such_parameter": 1}},
         {"overrides": {"accuser_bps": 5001}},
         {"treasury": "0x12"},
+        {"owner": None},
+        {"governance": Governance()},
+        {"owner": None, "governance": Governance(voting_delay_s=0)},
+        {"owner": None, "governance": Governance(quorum_percent=101)},
     ],
 )
 def test_a_crooked_plan_is_refused_before_anything_is_sent(changes: dict[str, object]) -> None:
@@ -132,5 +153,5 @@ def test_the_contracts_know_each_other_after_deployment(chain: Web3) -> None:
 
 def test_a_deployer_without_funds_is_told_so(chain: Web3) -> None:
     poor = Account.from_key(sha256(b"poor"))
-    with pytest.raises(ChainError, match="deployment of parameters failed"):
+    with pytest.raises(ChainError, match="deployment of token failed"):
         deploy(chain, poor, plan_of())

@@ -1,0 +1,209 @@
+"""``dtn dao``: what holders of tokens decide about parameters, the committee and the guardian."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from dtn.commands.orders import ConfigOption, client_of
+from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens
+from protocol.chain.dao import CHOICES, Action, Dao, Proposal
+from protocol.parameters import PARAMETERS
+
+app = typer.Typer(help="Propose, vote, execute: how the network's rules change.", no_args_is_help=True)
+
+Number = Annotated[str, typer.Argument(help="The proposal's number, or how it begins, as `list` shows it.")]
+
+
+def _open(config: ConfigOption) -> tuple[Dao, bytes]:
+    """The DAO as a client's account uses it, and that account."""
+    client, settings = client_of(config)
+    return Dao(client.chain()), settings.key().address
+
+
+@app.command(name="list")
+def list_proposals(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Show all proposals: what each does, where it stands, how the votes are."""
+    dao, account = _open(config)
+    found = dao.proposals()
+    if as_json:
+        print_json({"votes_wei": str(dao.votes_of(account)), "proposals": [_as_json(p) for p in found]})
+        return
+    table(
+        "proposals",
+        ("number", "state", "does", "for", "against", "abstain", "quorum", "votes until", "executable from"),
+        [
+            (
+                f"{each.number:x}"[:12],
+                each.state,
+                "\n".join(each.says),
+                tokens(each.votes_for),
+                tokens(each.votes_against),
+                tokens(each.votes_abstain),
+                tokens(each.quorum),
+                _clock(each.votes_until),
+                _clock(each.executable_from) if each.executable_from else None,
+            )
+            for each in found
+        ],
+    )
+    console.print(
+        f"you have {tokens(dao.votes_of(account))} votes; `dtn dao delegate` turns tokens into votes"
+    )
+
+
+@app.command()
+def parameters(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Show every parameter that can be voted on, with its bounds."""
+    client, _ = client_of(config)
+    values = client.chain().read_parameters()
+    if as_json:
+        print_json({name: str(values[name]) for name in sorted(PARAMETERS)})
+        return
+    rows = [(name, values[name], rule.low, rule.high, rule.meaning) for name, rule in PARAMETERS.items()]
+    table("parameters", ("name", "value", "least", "most", "meaning"), rows)
+
+
+@app.command()
+def delegate(
+    account: Annotated[str | None, typer.Argument(help="Who votes with your tokens; yourself.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn your tokens into votes, in time before a vote begins."""
+    dao, own = _open(config)
+    chosen = own if account is None else parse_id(account, 20, "an address")
+    dao.delegate(chosen)
+    votes = dao.votes_of(chosen)
+    if as_json:
+        print_json({"account": "0x" + chosen.hex(), "votes_wei": str(votes)})
+        return
+    console.print(f"0x{chosen.hex()} has {tokens(votes)} votes now", soft_wrap=True)
+
+
+@app.command()
+def propose(
+    description: Annotated[str, typer.Option(help="Why; it is public for ever.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter; repeat for more.")
+    ] = None,
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="A member of the new committee; repeat for each.")
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option(help="Signatures that a settlement needs; n - f by default.")
+    ] = None,
+    guardian: Annotated[str | None, typer.Option(help="Who may pause payouts from then on.")] = None,
+    unpause: Annotated[bool, typer.Option("--unpause", help="End a pause of payouts early.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put a change to the vote."""
+    dao, _ = _open(config)
+    actions: list[Action] = [dao.set_parameter(*_setting(text)) for text in settings or ()]
+    if members:
+        actions.append(dao.appoint([parse_id(each, 20, "an address") for each in members], threshold))
+    elif threshold is not None:
+        raise BadAmount("a threshold goes with the committee's members: name them all with --member")
+    if guardian is not None:
+        actions.append(dao.set_guardian(parse_id(guardian, 20, "an address")))
+    if unpause:
+        actions.append(dao.unpause())
+    proposal = dao.proposal(dao.propose(actions, description))
+    if as_json:
+        print_json(_as_json(proposal))
+        return
+    console.print(f"proposal {proposal.number:x}: {'; '.join(proposal.says)}", soft_wrap=True)
+    console.print(f"votes from {_clock(proposal.votes_from)} to {_clock(proposal.votes_until)}")
+
+
+@app.command()
+def vote(
+    number: Number,
+    choice: Annotated[str, typer.Argument(help="for, against or abstain")],
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Vote with the votes that you had when the vote began."""
+    if choice not in CHOICES:
+        raise BadAmount(f"vote {', '.join(CHOICES)}, not {choice!r}")
+    dao, _ = _open(config)
+    chosen = _find(dao, number)
+    dao.vote(chosen.number, choice)
+    _show(dao.proposal(chosen.number), as_json)
+
+
+@app.command()
+def pause(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Stop all payouts for a week: the guardian's emergency brake. No token moves."""
+    client, _ = client_of(config)
+    receipt = client.chain().pause()
+    if as_json:
+        print_json({"tx": "0x" + bytes(receipt["transactionHash"]).hex(), "gas_used": receipt["gasUsed"]})
+        return
+    console.print(
+        "payouts are paused for a week; `dtn dao propose --unpause` puts an earlier end to the vote"
+    )
+
+
+@app.command()
+def execute(number: Number, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Carry a proposal that succeeded on: first into the timelock, and out of it when its delay is over."""
+    dao, _ = _open(config)
+    chosen = _find(dao, number)
+    dao.execute(chosen.number)
+    _show(dao.proposal(chosen.number), as_json)
+
+
+def _find(dao: Dao, number: str) -> Proposal:
+    """The one proposal whose number, in hex or decimal, begins so."""
+    begins = number.removeprefix("0x").lower()
+    found = [
+        each
+        for each in dao.proposals()
+        if begins and (f"{each.number:x}".startswith(begins) or str(each.number) == begins)
+    ]
+    if len(found) != 1:
+        raise BadAmount(
+            f"{len(found)} proposals have a number that begins with {number!r}; see `dtn dao list`"
+        )
+    return found[0]
+
+
+def _show(proposal: Proposal, as_json: bool) -> None:
+    if as_json:
+        print_json(_as_json(proposal))
+        return
+    then = f", executable from {_clock(proposal.executable_from)}" if proposal.state == "queued" else ""
+    console.print(
+        f"{proposal.state}{then}: {tokens(proposal.votes_for)} for, "
+        f"{tokens(proposal.votes_against)} against, {tokens(proposal.votes_abstain)} abstain, "
+        f"quorum {tokens(proposal.quorum)}",
+        soft_wrap=True,
+    )
+
+
+def _as_json(proposal: Proposal) -> dict[str, Any]:
+    """Numbers of 256 bits as strings, as everywhere."""
+    fields = asdict(proposal)
+    fields["actions"] = [
+        {"target": each.target, "data": "0x" + each.data.hex(), "value_wei": str(each.value_wei)}
+        for each in proposal.actions
+    ]
+    for name in ("number", "votes_for", "votes_against", "votes_abstain", "quorum"):
+        fields[name] = str(fields[name])
+    return fields
+
+
+def _setting(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if not value.isdecimal():
+        raise BadAmount(f"--set takes NAME=VALUE with a whole number, not {text!r}")
+    return name, int(value)
+
+
+def _clock(time_s: int) -> str:
+    return datetime.datetime.fromtimestamp(time_s, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

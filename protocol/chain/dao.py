@@ -1,0 +1,263 @@
+"""The DAO as one account uses it: propose, vote, execute, list (`contracts/TrainingGovernor.sol`).
+
+A proposal is a list of calls that the timelock makes once a vote has passed and the delay is over. Votes are
+tokens that were delegated, to oneself or to another, before the vote began.
+
+Guarantees: what a proposal does is shown as read back from the chain, never as its proposer describes it.
+
+Source: PoT 3.3.4 (decided by vote), 3.4 "Flexibility"; OpenZeppelin's Governor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from eth_utils.address import to_checksum_address
+from web3.exceptions import Web3Exception
+
+from protocol.chain.artifacts import load
+from protocol.chain.client import ChainClient, chain_errors
+from protocol.chain.deployment import parameter_key
+from protocol.crypto import keccak256
+from protocol.errors import ChainError
+from protocol.parameters import PARAMETERS
+
+STATES: Final = (
+    "pending",
+    "active",
+    "canceled",
+    "defeated",
+    "succeeded",
+    "queued",
+    "expired",
+    "executed",
+)
+"""As OpenZeppelin's ``IGovernor.ProposalState`` numbers them."""
+
+Choice = Literal["against", "for", "abstain"]
+CHOICES: Final[tuple[Choice, ...]] = ("against", "for", "abstain")
+"""As ``GovernorCountingSimple.VoteType`` numbers them."""
+
+LOG_BLOCKS: Final = 5_000
+"""Blocks of one request for events: public nodes refuse larger ranges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One call that a proposal makes: ``data`` to ``target``."""
+
+    target: str
+    data: bytes
+    value_wei: int = 0
+    """Of the chain's coin, which the timelock must hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A proposal as it stands on the chain; times in Unix seconds, votes in token base units."""
+
+    number: int
+    proposer: str
+    description: str
+    actions: tuple[Action, ...]
+    says: tuple[str, ...]
+    """What each action does, in words."""
+    state: str
+    """One of `STATES`."""
+    votes_from: int
+    votes_until: int
+    executable_from: int
+    """0 while it is not queued."""
+    votes_for: int
+    votes_against: int
+    votes_abstain: int
+    quorum: int
+    """Votes for and abstentions that it needs; 0 before the vote begins."""
+
+
+class Dao:
+    """The governor of one network as ``chain``'s account sees and uses it."""
+
+    def __init__(self, chain: ChainClient) -> None:
+        if chain.book.governor is None or chain.book.timelock is None:
+            raise ChainError("this network has no DAO: one account owns its parameters and its committee")
+        self._chain = chain
+        self._governor = chain.web3.eth.contract(
+            address=to_checksum_address(chain.book.governor), abi=load("TrainingGovernor").abi
+        )
+
+    # What may be proposed --------------------------------------------------------------------------
+
+    def set_parameter(self, name: str, value: int) -> Action:
+        """Give a protocol parameter another value, for orders that are placed afterwards."""
+        rule = PARAMETERS.get(name)
+        if rule is None:
+            raise ChainError(f"no parameter is called {name!r}; `dtn dao parameters` lists them")
+        if not rule.low <= value <= rule.high:
+            raise ChainError(f"{name} must lie in [{rule.low}, {rule.high}], not {value}")
+        return self._action(self._chain.parameters, "set", parameter_key(name), value)
+
+    def appoint(self, members: Iterable[bytes], threshold: int | None = None) -> Action:
+        """Appoint a committee; by default n - f of its members sign a settlement."""
+        accounts = [to_checksum_address(member) for member in sorted(set(members))]
+        quorum = len(accounts) - (len(accounts) - 1) // 3
+        needed = quorum if threshold is None else threshold
+        if not accounts or not quorum <= needed <= len(accounts):
+            raise ChainError(f"{len(accounts)} members need a threshold in [{quorum}, {len(accounts)}]")
+        return self._action(self._chain.committee, "change", accounts, needed)
+
+    def set_guardian(self, account: bytes) -> Action:
+        """Name who may pause payouts besides the DAO; the zero address for nobody."""
+        return self._action(self._chain.settlement, "setGuardian", to_checksum_address(account))
+
+    def unpause(self) -> Action:
+        """End a pause of payouts early."""
+        return self._action(self._chain.settlement, "unpause")
+
+    @staticmethod
+    def _action(contract: Any, method: str, *arguments: Any) -> Action:
+        return Action(str(contract.address), bytes.fromhex(contract.encode_abi(method, arguments)[2:]))
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def votes_of(self, account: bytes) -> int:
+        """Votes that an account has now: tokens delegated to it."""
+        with chain_errors("cannot read votes"):
+            return int(self._chain.token.functions.getVotes(to_checksum_address(account)).call())
+
+    def proposals(self) -> list[Proposal]:
+        """All proposals, the latest first."""
+        with chain_errors("cannot read the DAO's proposals"):
+            last = self._chain.web3.eth.block_number
+            found = []
+            for start in range(self._chain.book.block, last + 1, LOG_BLOCKS):
+                end = min(last, start + LOG_BLOCKS - 1)
+                found += self._governor.events.ProposalCreated.get_logs(from_block=start, to_block=end)
+            return [self._read(log["args"]) for log in reversed(found)]
+
+    def proposal(self, number: int) -> Proposal:
+        """One proposal.
+
+        Raises:
+            ChainError: nobody has made it.
+        """
+        for proposal in self.proposals():
+            if proposal.number == number:
+                return proposal
+        raise ChainError(f"there is no proposal {number}; `dtn dao list` shows them all")
+
+    def _read(self, args: Any) -> Proposal:
+        number, functions = int(args["proposalId"]), self._governor.functions
+        actions = tuple(
+            Action(target, bytes(data), int(value))
+            for target, data, value in zip(args["targets"], args["calldatas"], args["values"], strict=True)
+        )
+        state = STATES[functions.state(number).call()]
+        against, in_favour, abstain = functions.proposalVotes(number).call()
+        votes_from = int(args["voteStart"])
+        return Proposal(
+            number=number,
+            proposer=args["proposer"],
+            description=args["description"],
+            actions=actions,
+            says=tuple(self._say(action) for action in actions),
+            state=state,
+            votes_from=votes_from,
+            votes_until=int(functions.proposalDeadline(number).call()),
+            executable_from=int(functions.proposalEta(number).call()),
+            votes_for=int(in_favour),
+            votes_against=int(against),
+            votes_abstain=int(abstain),
+            quorum=0 if state == "pending" else int(functions.quorum(votes_from).call()),
+        )
+
+    def _say(self, action: Action) -> str:
+        """A call in words: `Contract.method(arguments)` where it is one of this network's contracts."""
+        own = {
+            "Parameters": self._chain.parameters,
+            "Committee": self._chain.committee,
+            "Settlement": self._chain.settlement,
+            "TrainingToken": self._chain.token,
+            "TrainingGovernor": self._governor,
+        }
+        paid = f" with {action.value_wei} wei of the chain's coin" if action.value_wei else ""
+        for name, contract in own.items():
+            if contract.address != action.target:
+                continue
+            try:
+                function, arguments = contract.decode_function_input(action.data)
+            except (ValueError, Web3Exception):
+                break
+            given = ", ".join(_show(argument) for argument in arguments.values())
+            return f"{name}.{function.fn_name}({given}){paid}"
+        return f"an unknown call of {action.target} with 0x{action.data.hex()}{paid}"
+
+    # Sending ---------------------------------------------------------------------------------------
+
+    def delegate(self, account: bytes) -> Any:
+        """Let an account, oneself for instance, vote with this account's tokens from now on."""
+        call = self._chain.token.functions.delegate(to_checksum_address(account))
+        return self._chain.send(call, "the votes were not delegated")
+
+    def propose(self, actions: Sequence[Action], description: str) -> int:
+        """Put calls to the vote; returns the proposal's number."""
+        if not actions:
+            raise ChainError("a proposal that does nothing is none")
+        lists = self._lists(actions)
+        self._chain.send(self._governor.functions.propose(*lists, description), "the proposal was not made")
+        with chain_errors("cannot read the proposal's number"):
+            number = self._governor.functions.hashProposal(*lists, keccak256(description.encode())).call()
+        return int(number)
+
+    def vote(self, number: int, choice: Choice) -> Any:
+        """Vote with all votes that this account had when voting began."""
+        state = self.proposal(number).state
+        if state != "active":
+            raise ChainError(f"the proposal is {state}: votes are taken while one is active")
+        call = self._governor.functions.castVote(number, CHOICES.index(choice))
+        return self._chain.send(call, "the vote was not taken")
+
+    def execute(self, number: int) -> str:
+        """Carry a decided proposal one step on: into the timelock, or out of it; returns its state then.
+
+        Raises:
+            ChainError: it is not decided, was refused, or waits in the timelock.
+        """
+        proposal = self.proposal(number)
+        arguments = (*self._lists(proposal.actions), keccak256(proposal.description.encode()))
+        match proposal.state:
+            case "succeeded":
+                self._chain.send(self._governor.functions.queue(*arguments), "the proposal was not queued")
+                return "queued"
+            case "queued":
+                now_s = self._chain.time_s()
+                if now_s < proposal.executable_from:
+                    raise ChainError(
+                        f"the timelock holds it for {proposal.executable_from - now_s} more seconds"
+                    )
+                self._chain.send(
+                    self._governor.functions.execute(*arguments), "the proposal was not executed"
+                )
+                return "executed"
+        raise ChainError(f"the proposal is {proposal.state}: only one that succeeded can be executed")
+
+    @staticmethod
+    def _lists(actions: Sequence[Action]) -> tuple[list[str], list[int], list[bytes]]:
+        return (
+            [action.target for action in actions],
+            [action.value_wei for action in actions],
+            [action.data for action in actions],
+        )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bytes):
+        text = value.rstrip(b"\0")
+        return (
+            text.decode() if text and text.isascii() and text.decode().isprintable() else "0x" + value.hex()
+        )
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_show(each) for each in value) + "]"
+    return str(value)

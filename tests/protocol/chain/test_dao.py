@@ -1,0 +1,165 @@
+"""The DAO on a real chain: nothing is changed but by a vote that passed, after the timelock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from web3 import Web3
+
+from protocol.chain.dao import Dao
+from protocol.chain.deployment import Governance
+from protocol.crypto import Key
+from protocol.errors import ChainError
+from protocol.parameters import TOKEN_WEI
+from tests.chain import Chain, running_chain
+
+ALICE, BOB, MALLORY = (Key(bytes([number]) * 32) for number in (0x51, 0x52, 0x53))
+GOVERNANCE = Governance(
+    voting_delay_s=10,
+    voting_period_s=100,
+    late_quorum_s=50,
+    timelock_s=1_000,
+    proposal_threshold_wei=100 * TOKEN_WEI,
+    quorum_percent=4,
+)
+MUCH, ENOUGH, LITTLE = 60_000_000 * TOKEN_WEI, 50_000_000 * TOKEN_WEI, 99 * TOKEN_WEI
+
+
+@pytest.fixture(scope="module")
+def governed() -> Iterator[Chain]:
+    with running_chain(governance=GOVERNANCE) as chain:
+        yield chain
+
+
+@pytest.fixture
+def chain(governed: Chain) -> Iterator[Chain]:
+    """The same chain for each test, as it was deployed."""
+    snapshot = governed.rpc("evm_snapshot", [])
+    for key, amount in ((ALICE, MUCH), (BOB, ENOUGH), (MALLORY, LITTLE)):
+        Dao(governed.fund(key, amount)).delegate(key.address)
+    # A proposer's votes are those of the second before.
+    passes(governed, 2)
+    yield governed
+    governed.rpc("evm_revert", [snapshot])
+
+
+def dao_of(chain: Chain, key: Key) -> Dao:
+    return Dao(chain.client(key))
+
+
+def passes(chain: Chain, seconds: int) -> None:
+    chain.rpc("evm_increaseTime", [seconds])
+    chain.mine()
+
+
+def decided(chain: Chain, dao: Dao, number: int) -> None:
+    """Alice votes for it, and the vote ends."""
+    passes(chain, GOVERNANCE.voting_delay_s + 1)
+    dao_of(chain, ALICE).vote(number, "for")
+    passes(chain, GOVERNANCE.voting_period_s + 1)
+
+
+def test_a_vote_changes_a_parameter_after_the_timelock_and_not_before(chain: Chain) -> None:
+    dao = dao_of(chain, ALICE)
+    before = chain.client(ALICE).parameter("update_s")
+    number = dao.propose([dao.set_parameter("update_s", 77)], "shorter cycles")
+    proposal = dao.proposal(number)
+    assert (proposal.state, proposal.says) == ("pending", ("Parameters.set(update_s, 77)",))
+    decided(chain, dao, number)
+    assert dao.execute(number) == "queued"
+    assert chain.client(ALICE).parameter("update_s") == before
+    with pytest.raises(ChainError, match="the timelock holds it for"):
+        dao.execute(number)
+    passes(chain, GOVERNANCE.timelock_s)
+    assert dao.execute(number) == "executed"
+    assert chain.client(ALICE).parameter("update_s") == 77
+    with pytest.raises(ChainError, match="is executed"):
+        dao.execute(number)
+
+
+def test_one_proposal_may_do_several_things_and_all_or_none_happens(chain: Chain) -> None:
+    dao, client = dao_of(chain, ALICE), chain.client(ALICE)
+    newcomers = [Key(bytes([number]) * 32).address for number in range(0x61, 0x68)]
+    actions = [
+        dao.appoint(newcomers),
+        dao.set_guardian(BOB.address),
+        dao.set_parameter("tax_bps", 123),
+    ]
+    number = dao.propose(actions, "a new committee")
+    assert dao.proposal(number).says[0].startswith("Committee.change([0x")
+    decided(chain, dao, number)
+    dao.execute(number)
+    passes(chain, GOVERNANCE.timelock_s)
+    dao.execute(number)
+    assert client.members() == tuple(sorted(newcomers)) and client.committee_epoch() == 2
+    assert client.parameter("tax_bps") == 123
+    assert client.settlement.functions.guardian().call() == Web3.to_checksum_address(BOB.address)
+
+
+def test_who_holds_the_votes_but_lost_or_missed_the_quorum_changes_nothing(chain: Chain) -> None:
+    dao = dao_of(chain, ALICE)
+    lost = dao.propose([dao.set_parameter("update_s", 78)], "no")
+    missed = dao.propose([dao.set_parameter("update_s", 79)], "nobody comes")
+    passes(chain, GOVERNANCE.voting_delay_s + 1)
+    dao.vote(lost, "against")
+    dao_of(chain, BOB).vote(lost, "for")
+    dao_of(chain, MALLORY).vote(missed, "for")
+    passes(chain, GOVERNANCE.voting_period_s + GOVERNANCE.late_quorum_s + 1)
+    for number in (lost, missed):
+        assert dao.proposal(number).state == "defeated"
+        with pytest.raises(ChainError, match="is defeated"):
+            dao.execute(number)
+
+
+def test_votes_that_come_after_the_proposal_do_not_count(chain: Chain) -> None:
+    """What is borrowed for a vote is too late: a flash loan decides nothing."""
+    dao, late = dao_of(chain, ALICE), Key(b"\x54" * 32)
+    number = dao.propose([dao.set_parameter("update_s", 80)], "borrowed votes")
+    passes(chain, GOVERNANCE.voting_delay_s + 1)
+    Dao(chain.fund(late, 500_000_000 * TOKEN_WEI)).delegate(late.address)
+    dao_of(chain, late).vote(number, "for")
+    assert dao.proposal(number).votes_for == 0
+    dao_of(chain, BOB).vote(number, "against")
+    passes(chain, GOVERNANCE.voting_period_s + GOVERNANCE.late_quorum_s + 1)
+    assert dao.proposal(number).state == "defeated"
+
+
+def test_few_votes_propose_nothing_and_nobody_goes_around_the_vote(chain: Chain) -> None:
+    mallory = dao_of(chain, MALLORY)
+    with pytest.raises(ChainError, match="GovernorInsufficientProposerVotes"):
+        mallory.propose([mallory.set_parameter("update_s", 81)], "mine")
+    client = chain.client(MALLORY)
+    for call in (
+        client.parameters.functions.set(b"update_s".ljust(32, b"\0"), 81),
+        client.committee.functions.change([Web3.to_checksum_address(MALLORY.address)], 1),
+        client.settlement.functions.setGuardian(Web3.to_checksum_address(MALLORY.address)),
+        client.settlement.functions.unpause(),
+    ):
+        with pytest.raises(ChainError, match="OwnableUnauthorizedAccount"):
+            client.send(call, "taking over")
+    with pytest.raises(ChainError, match="Settlement__NotGuardian"):
+        client.send(client.settlement.functions.pause(), "stopping payouts")
+    # Neither does whoever deployed it.
+    deployer = chain.client(chain.owner)
+    with pytest.raises(ChainError, match="OwnableUnauthorizedAccount"):
+        deployer.send(deployer.parameters.functions.set(b"update_s".ljust(32, b"\0"), 81), "taking over")
+
+
+def test_what_cannot_be_done_is_refused_before_it_is_proposed(chain: Chain) -> None:
+    dao = dao_of(chain, ALICE)
+    with pytest.raises(ChainError, match="no parameter is called"):
+        dao.set_parameter("no_such_parameter", 1)
+    with pytest.raises(ChainError, match="must lie in"):
+        dao.set_parameter("accuser_bps", 5_001)
+    with pytest.raises(ChainError, match="threshold"):
+        dao.appoint([ALICE.address], 2)
+    with pytest.raises(ChainError, match="does nothing"):
+        dao.propose([], "nothing")
+    with pytest.raises(ChainError, match="no proposal 5"):
+        dao.proposal(5)
+
+
+def test_a_network_without_a_dao_says_so() -> None:
+    with running_chain() as chain, pytest.raises(ChainError, match="one account owns"):
+        Dao(chain.client(ALICE))
