@@ -36,7 +36,7 @@ from aggregator.pbft.messages import (
 from benchmarks._claims import ledger_with_order
 from benchmarks._member import Member, MemberMessage, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
-from dtn.devnet.network import free_ports
+from dtn.devnet.anvil import free_ports
 from protocol.crypto import Key, keccak256
 
 CONNECT_TIMEOUT_S: Final = 60.0

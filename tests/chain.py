@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from eth_account import Account
 from eth_utils.address import to_checksum_address
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 
-from dtn.devnet.network import find_anvil, free_port
-from dtn.devnet.processes import wait_until
+from dtn.devnet.anvil import running_anvil
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
 from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan
@@ -67,12 +66,7 @@ def running_chain(
     members: list[bytes] | None = None, governance: Governance | None = None
 ) -> Iterator[Chain]:
     """Anvil with deployed contracts, owned by one account unless governed; ended by its process id."""
-    port = free_port()
-    command = [find_anvil(), "--port", str(port), "--accounts", "1", "--quiet", "--hardfork", "prague"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        web3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
-        assert wait_until(web3.is_connected, 20), "Anvil did not start"
+    with running_anvil() as (web3, process):
         owner = Key((77).to_bytes(32, "big"))
         web3.provider.make_request("anvil_setBalance", [to_checksum_address(owner.address), hex(COIN_WEI)])  # type: ignore[arg-type]
         plan = make_plan(
@@ -83,6 +77,3 @@ def running_chain(
             members=members or [Key((index + 1).to_bytes(32, "big")).address for index in range(4)],
         )
         yield Chain(web3, deploy(web3, Account.from_key(owner.secret), plan), owner, process)
-    finally:
-        process.terminate()
-        process.wait(timeout=10)

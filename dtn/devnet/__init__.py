@@ -6,6 +6,7 @@ Everything is real: the chain, the contracts, the committee over its links, the 
 the windows are short and the keys worthless.
 """
 
-from dtn.devnet.network import Devnet, DevnetError, Shape
+from dtn.devnet.anvil import DevnetError
+from dtn.devnet.network import Devnet, Shape
 
 __all__ = ["Devnet", "DevnetError", "Shape"]

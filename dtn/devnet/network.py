@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,13 +19,13 @@ from eth_utils.address import to_checksum_address
 from web3 import HTTPProvider, Web3
 
 from aggregator.links.keys import LinkKey
+from dtn.devnet.anvil import DevnetError, find_anvil, free_port, free_ports
 from dtn.devnet.processes import Child, Children, interruptible, wait_until
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
 from protocol.chain.dao import Dao
 from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan
 from protocol.crypto import Key
-from protocol.errors import ProtocolError
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
 
@@ -67,10 +66,6 @@ GOVERNANCE: Final = Governance(
 """A vote takes half a minute."""
 
 
-class DevnetError(ProtocolError):
-    """A local network that cannot be started or found; says what to do."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Who takes part."""
@@ -102,33 +97,6 @@ class Shape:
 def role_of(name: str) -> str:
     """The role in a process name."""
     return name.partition("-")[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago: each is held until all are known."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    return free_ports(1)[0]
-
-
-def find_anvil() -> str:
-    """Anvil's path; raises `DevnetError` if it is not installed.
-
-    The program itself, not npm's starter: that one is a second process, whose end leaves Anvil running.
-    """
-    packages = Path(__file__).resolve().parents[2] / "node_modules" / "@foundry-rs"
-    local = next(iter(sorted(packages.glob("anvil-*/bin/anvil"))), None)
-    found = str(local) if local is not None else shutil.which("anvil")
-    if found is None:
-        raise DevnetError("Anvil is not installed; run `make node_modules`, or put anvil on the PATH")
-    return found
 
 
 class Devnet:

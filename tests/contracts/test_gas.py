@@ -19,7 +19,6 @@ from contract_network import (
     make_report,
     pack_credits,
     pack_entry,
-    proof_of,
     sign,
 )
 
@@ -67,22 +66,6 @@ def settle_all(network: Network, client: Any, count: int, nonce: int) -> tuple[A
     signatures = sign(network, report, committee_keys(COMMITTEE_SIZE))
     receipt = network.settlement.update(report, 2**COMMITTEE_SIZE - 1, signatures, sender=client)
     return receipt, earned
-
-
-@pytest.mark.parametrize(("count", "limit"), [(100, 3_000), (1_000, 1_400)])
-def test_a_credit_costs_little(large: Network, client: Any, count: int, limit: int) -> None:
-    receipt, earned = settle_all(large, client, count, nonce=count)
-    assert receipt.gas_used < GAS_LIMIT
-    print(f"\n{count} accounts: {receipt.gas_used} gas, {receipt.gas_used / count:.0f} per account")
-    assert receipt.gas_used <= limit * count
-    account, amount = earned[0]
-    beneficiary = f"0x{account.hex()}"
-    proof = proof_of(earned, account)
-    claimed = large.settlement.claim(
-        beneficiary, [large.settlement.lastEpoch()], [amount], [proof], sender=client
-    )
-    print(f"its claim: {claimed.gas_used} gas with a proof of {len(proof)} nodes")
-    assert large.token.balanceOf(beneficiary) == amount
 
 
 STAKES_SLOT = 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dtn.devnet import Devnet, Shape
-from dtn.devnet.network import free_port
+from dtn.devnet.anvil import free_port
 from protocol.crypto import Key, sha256
 from protocol.parameters import TOKEN_WEI
 from tests.end_to_end.driving import Driver, amounts, conserved, dtn_json, until

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtn.devnet.network import free_ports
+from dtn.devnet.anvil import free_ports
 from offchain.storage import EmbeddedStore, Gateway
 from offchain.storage.gateway import GatewayError
 

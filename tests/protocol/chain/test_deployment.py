@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pytest
 from eth_account import Account
 from web3 import Web3
 
+from dtn.devnet.anvil import running_anvil
 from protocol.chain.artifacts import load
 from protocol.chain.deployment import (
     AddressBook,
@@ -111,26 +108,9 @@ def test_an_address_book_survives_its_file_and_a_damaged_file_is_named(tmp_path:
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Web3]:
-    """A fresh Anvil on a free port, ended by its own process."""
-    root = Path(__file__).resolve().parents[3]
-    anvil = shutil.which("anvil") or shutil.which(root / "node_modules" / ".bin" / "anvil")
-    if anvil is None:
-        pytest.fail("anvil is missing: run 'make install'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([anvil, "--port", str(port), "--silent"])
-    web3 = Web3(Web3.HTTPProvider(f"http://127.0.0.1:{port}"))
-    try:
-        for _ in range(300):
-            if web3.is_connected():
-                break
-            time.sleep(0.1)
+    """A fresh Anvil."""
+    with running_anvil() as (web3, _):
         yield web3
-    finally:
-        web3.provider.disconnect() if hasattr(web3.provider, "disconnect") else None
-        process.terminate()
-        process.wait(timeout=10)
 
 
 def test_the_contracts_know_each_other_after_deployment(chain: Web3) -> None:
