@@ -74,6 +74,8 @@ contract Settlement is ISettlement, NetworkDomain, Ownable2Step {
         registry = registry_;
         orders = orders_;
         committee = committee_;
+        // What is credited to nobody could be claimed by nobody.
+        require(treasury_ != address(0), Settlement__TreasuryZero());
         treasury = treasury_;
         _clock.settledAt = uint64(block.timestamp);
         _setGuardian(guardian_);

@@ -35,6 +35,8 @@ interface ISettlement {
 
     /// @notice Payouts are paused: try again at `need`.
     error Settlement__Paused(uint256 have, uint256 need);
+    /// @notice Fines need an account to go to.
+    error Settlement__TreasuryZero();
     /// @notice There is no pause to end.
     error Settlement__NotPaused(uint256 have, uint256 need);
     /// @notice Only the guardian and the owner may pause.

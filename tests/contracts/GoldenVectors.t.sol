@@ -34,7 +34,7 @@ contract GoldenVectorsTest {
             INodeRegistry(address(0)),
             IOrderBook(address(0)),
             ICommittee(address(0)),
-            address(0),
+            address(this),
             address(this),
             address(0)
         );

@@ -108,6 +108,16 @@ def test_the_guardian_pauses_at_most_half_of_the_time(network: Network, guardian
         network.settlement.pause(sender=guardian)
 
 
+def test_fines_need_an_account_and_votes_a_delay(network: Network, deployer: Any) -> None:
+    nobody, parts = "0x" + "00" * 20, (network.token, network.parameters, network.registry, network.orders)
+    with ape.reverts(network.settlement.Settlement__TreasuryZero):
+        deployer.deploy(ape.project.Settlement, *parts, network.committee, nobody, deployer, nobody)
+    governor = ape.project.TrainingGovernor
+    with ape.reverts(governor.TrainingGovernor__DelayZero):
+        deployer.deploy(governor, network.token, (0, 10, 0, 0), 0, 4)
+    assert deployer.deploy(governor, network.token, (1, 10, 0, 0), 0, 4).votingDelay() == 1
+
+
 def test_nobody_else_pauses_and_the_guardian_does_nothing_else(
     network: Network, guardian: Any, deployer: Any, provider: Any
 ) -> None:
