@@ -34,6 +34,7 @@ from aggregator.pbft.events import (
     Propose,
     Received,
     Send,
+    Serve,
     Tick,
     Validate,
     Validated,
@@ -44,6 +45,7 @@ from aggregator.pbft.messages import (
     Batch,
     Bodies,
     Committed,
+    CommittedBatches,
     FetchBodies,
     ReplicaMessage,
 )
@@ -55,6 +57,8 @@ from protocol.typed_data import Address, Bytes32, Domain, Typed, Uint64, sign, v
 DOMAIN: Final = Domain(31337, b"\x11" * 20)
 MAX_WAITING_BATCHES: Final = 64
 """Batches of one request that wait for the primary's pipeline."""
+MAX_KEPT_BATCHES: Final = 32
+"""For whoever left the view while the others went on; a node has its journal for that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,6 +182,7 @@ class Member:
         self._journal = journal
         self._assembly = Assembly(lambda content: None)
         self._waiting: deque[tuple[bytes, ...]] = deque(maxlen=MAX_WAITING_BATCHES)
+        self._delivered: deque[Committed] = deque(maxlen=MAX_KEPT_BATCHES)
         self.misbehaved: list[str] = []
 
     def on_request(self, data: bytes) -> None:
@@ -244,6 +249,10 @@ class Member:
                 return self._validate(effect)
             case Deliver(committed=committed):
                 return self._execute(committed)
+            case Serve(to=to, sequence=sequence):
+                later = tuple(each for each in self._delivered if each.sequence >= sequence)
+                if later and later[0].sequence == sequence:
+                    self._send(to, CommittedBatches(later))
             case Misbehaved(reason=reason):
                 self.misbehaved.append(reason)
         return None
@@ -269,6 +278,7 @@ class Member:
         return Validated(view=request.view, sequence=request.sequence, digest=request.digest, batch=batch)
 
     def _execute(self, committed: Committed) -> Executed:
+        self._delivered.append(committed)
         result = bytes(32)
         if self._state is not None:
             applied = apply_block(self._state, block_of(committed.sequence, committed.batch))
