@@ -38,6 +38,7 @@ COMMANDS: Sequence[Callable[..., None]] = (
     orders.cancel,
     orders.reclaim,
     orders.nodes,
+    orders.node,
     orders.status,
 )
 for command in COMMANDS:

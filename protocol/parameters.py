@@ -10,6 +10,7 @@ Source: PoT 2.5 (stakes per role), 3.3.4 (update cycle decided by vote), 3.4 "Fl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,6 +110,11 @@ class Parameters:
 
     def __getitem__(self, name: str) -> int:
         return dict(self.values)[name]
+
+    @classmethod
+    def of(cls, values: Mapping[str, int]) -> Parameters:
+        """The parameters with these values; raises ``ValueError`` unless they are exactly the known ones."""
+        return cls(tuple(sorted(values.items())))
 
     def with_value(self, name: str, value: int) -> Parameters:
         """A copy with one value changed; an unknown name or a value out of bounds raises ``ValueError``."""

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dtn.commands import quotes
 from dtn.follow import follow
 from dtn.home import default_client, default_network
 from dtn.output import (
+    BadAmount,
     JsonFlag,
     console,
     parse_id,
@@ -67,17 +69,25 @@ def gateway_of(config: ClientConfig) -> str:
 
 def put(
     task: Annotated[Path, typer.Argument(help="Task file (YAML); see examples/.")],
-    reward: Annotated[str, typer.Option(help="Reward in tokens.")],
+    reward: Annotated[str | None, typer.Option(help="Reward in tokens.")] = None,
     deposit: Annotated[
         str | None,
         typer.Option(help="Deposit in tokens, lost if you withhold the test set; least if not given."),
     ] = None,
     config: ConfigOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the order is settled.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only show what comparable orders paid; place nothing.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Order a model: escrow the reward and publish the task (PoT Put)."""
     client, settings = client_of(config)
+    if estimate:
+        quotes.client(client.network, client.chain(), read_task_file(task), as_json)
+        return
+    if reward is None:
+        raise BadAmount("say what you pay with --reward; `--estimate` shows what comparable orders paid")
     placed = client.put(
         read_task_file(task),
         reward_wei=wei(reward),
@@ -262,6 +272,12 @@ def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
         for s in n["stakes"]
     ]
     table("nodes", ("account", "role", "bonded", "locked", "endpoint"), rows)
+
+
+def node(address: str, network: NetworkOption = None, as_json: JsonFlag = False) -> None:
+    """Show one node: its stakes, and what it kept and broke in the latest settled orders."""
+    account = "0x" + parse_id(address, 20, "an address").hex()
+    quotes.node(_network(network), account, as_json)
 
 
 def status(network: NetworkOption = None, as_json: JsonFlag = False) -> None:

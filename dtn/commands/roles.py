@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from dtn.commands import quotes
 from dtn.commands.orders import ConfigOption, client_of, gateway_of
-from dtn.output import JsonFlag, console, print_json, tokens, wei
+from dtn.output import JsonFlag, console, parse_id, print_json, tokens, wei
 from protocol.chain.client import ChainClient, connect
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
@@ -69,7 +70,32 @@ def role_app(name: str) -> typer.Typer:
         chain, key = _chain_of(name, config)
         _abandon(chain, key, role, as_json)
 
+    if role is Role.PROVIDER:
+        app.command(name="quote", help="Show what training an order may bring.")(_quote_provider)
+    if role is Role.VALIDATOR:
+        app.command(name="quote", help="Show what validating an order may bring.")(_quote_validator)
     return app
+
+
+def _quote_provider(
+    oid: str,
+    config: Config,
+    cost_per_hour: Annotated[
+        str | None, typer.Option(help="What an hour of this machine costs you, in tokens.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    parse_id(oid, 32, "an OID")
+    network, settings = _network_of("provider", config)
+    cost_wei = wei(cost_per_hour) if cost_per_hour else 0
+    quotes.provider(network, oid, "0x" + settings.key().address.hex(), cost_wei, as_json)
+
+
+def _quote_validator(oid: str, config: Config, as_json: JsonFlag = False) -> None:
+    parse_id(oid, 32, "an OID")
+    network, settings = _network_of("validator", config)
+    account = "0x" + settings.key().address.hex()
+    quotes.validator(network, oid, account, settings.v_stake_wei, as_json)
 
 
 def client_app() -> typer.Typer:
@@ -190,6 +216,13 @@ def _actor(name: str, config: Path) -> Any:
 
 def _chain(rpc_url: str, book: AddressBook, key: Key) -> ChainClient:
     return ChainClient(connect(rpc_url, book.chain_id), book, key)
+
+
+def _network_of(name: str, config: Path) -> tuple[Any, Any]:
+    from offchain.network import Network, NetworkFile
+
+    settings = _settings(name, config)
+    return Network(NetworkFile.read(settings.network)), settings
 
 
 def _chain_of(name: str, config: Path) -> tuple[ChainClient, Key]:

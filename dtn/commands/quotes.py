@@ -1,0 +1,154 @@
+"""``dtn provider|validator quote``, ``put --estimate``, ``node``: what may be earned, who did what."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from dtn.output import console, print_json, table, tokens
+from offchain.client.task_file import TaskFile
+from offchain.economics import (
+    Past,
+    estimate_order,
+    fetch_history,
+    quote_provider,
+    quote_validator,
+    record_of,
+)
+from offchain.network import Network, NetworkError
+from protocol.chain.client import ChainClient
+from protocol.errors import ProtocolError
+from protocol.parameters import Parameters
+
+
+class NotQuoted(ProtocolError):
+    """An order of which nothing can be expected any more."""
+
+
+def _bps(share: int | None) -> str:
+    return "–" if share is None else f"{share / 100:.1f} %"
+
+
+def _machine(figures: Any) -> dict[str, Any]:
+    """Amounts as strings, since they may exceed 53 bits."""
+    return {
+        name: str(value) if name.endswith(("_wei", "_per_hour")) else value for name, value in figures.items()
+    }
+
+
+def _order(network: Network, oid: str, phases: tuple[str, ...]) -> tuple[Any, Parameters, list[Past]]:
+    detail = network.get(f"/v1/orders/{oid}")
+    if detail["phase"] not in phases:
+        raise NotQuoted(f"the order is in phase {detail['phase']}: it can be joined in {' or '.join(phases)}")
+    try:
+        parameters = Parameters.of({name: int(value) for name, value in detail["parameters"].items()})
+    except ValueError as reason:
+        raise NetworkError(f"an aggregator's parameters cannot be read: {reason}") from reason
+    return detail, parameters, fetch_history(network)
+
+
+def provider(network: Network, oid: str, account: str, cost_wei_per_hour: int, as_json: bool) -> None:
+    """What training an order may bring to an account."""
+    detail, parameters, history = _order(network, oid, ("training",))
+    left_s = max(0, int(detail["deadlineMs"] / 1_000 - time.time()))
+    quote = quote_provider(
+        detail, parameters, history, account, left_s=left_s, cost_wei_per_hour=cost_wei_per_hour
+    )
+    if as_json:
+        print_json({"oid": oid, "account": account, "left_s": left_s} | _machine(asdict(quote)))
+        return
+    rows = [
+        ("reward if yours is the best", f"{tokens(quote.reward_if_best_wei)} tokens"),
+        ("odds of that", f"{_bps(quote.odds_bps)} against {quote.rivals} rivals"),
+        ("consolation if not", f"{tokens(quote.consolation_wei)} tokens"),
+        (f"cost of the {left_s} s left", f"{tokens(quote.cost_wei)} tokens"),
+        ("expected", f"{_signed(quote.expected_wei)} tokens"),
+        ("breaks even at", f"{tokens(quote.break_even_wei_per_hour)} tokens per hour"),
+        ("locked until the order is sealed", f"{tokens(quote.locked_wei)} tokens"),
+        ("lost if the claim is never revealed", f"{tokens(quote.at_risk_wei)} tokens"),
+        ("out of", f"{quote.orders_seen} orders like it; you won {quote.own_wins} of {quote.own_claims}"),
+    ]
+    table(f"training {oid}", ("", ""), rows)
+
+
+def validator(network: Network, oid: str, account: str, v_stake_wei: int | None, as_json: bool) -> None:
+    """What validating an order may bring to an account."""
+    phases = ("training", "reveal", "validation")
+    detail, parameters, history = _order(network, oid, phases)
+    stake = v_stake_wei or parameters["min_validation_stake_wei"]
+    quote = quote_validator(detail, parameters, history, account, stake)
+    if as_json:
+        print_json({"oid": oid, "account": account, "v_stake_wei": str(stake)} | _machine(asdict(quote)))
+        return
+    rows = [
+        ("models to score", f"{quote.models}, {tokens(stake)} tokens of stake on each"),
+        ("share if one of them wins", f"{tokens(quote.share_if_won_wei)} tokens"),
+        ("odds of that", _bps(quote.odds_bps)),
+        ("expected", f"{tokens(quote.expected_wei)} tokens"),
+        ("locked until the order is sealed", f"{tokens(quote.locked_wei)} tokens"),
+        ("lost if no score is revealed", f"{tokens(quote.at_risk_wei)} tokens"),
+        ("lost if a verdict finds your scores wrong", f"up to {tokens(quote.locked_wei)} tokens"),
+        ("out of", f"{quote.orders_seen} orders like it"),
+    ]
+    table(f"validating {oid}", ("", ""), rows)
+
+
+def client(network: Network, chain: ChainClient, task: TaskFile, as_json: bool) -> None:
+    """What comparable orders paid per second of training, and what that makes for this one."""
+    least = chain.parameter("min_reward_wei")
+    found = estimate_order(fetch_history(network), "open", task.windows.train_s, least)
+    if as_json:
+        print_json({"train_s": task.windows.train_s, "least_wei": str(least)} | _machine(asdict(found)))
+        return
+    if not found.orders_seen:
+        console.print(f"no order has been settled yet; the smallest reward is {tokens(least)} tokens")
+        return
+    rates = (found.rate_low_wei, found.rate_median_wei, found.rate_high_wei)
+    rows = [
+        ("paid per minute of training", " – ".join(tokens(60 * rate) for rate in rates) + " tokens"),
+        ("claims per order", f"{found.claims_milli / 1_000:.1f}"),
+        ("won by somebody", _bps(found.won_bps)),
+        (f"for {task.windows.train_s} s of training that makes", f"{tokens(found.suggested_wei)} tokens"),
+        ("out of", f"{found.orders_seen} orders like it"),
+    ]
+    table("what such orders paid (lower quartile – median – upper quartile)", ("", ""), rows)
+
+
+def node(network: Network, account: str, as_json: bool) -> None:
+    """A node's stakes, and its record in settled orders."""
+    listed = next((each for each in network.get("/v1/nodes")["nodes"] if each["account"] == account), None)
+    record = record_of(fetch_history(network), account)
+    reliability = record.reliability_bps
+    if as_json:
+        print_json(
+            {
+                "account": account,
+                "node": listed,
+                "record": _machine(asdict(record)) | {"reliability_bps": reliability},
+            }
+        )
+        return
+    stakes = listed["stakes"] if listed is not None else []
+    table(
+        account,
+        ("role", "bonded", "unbonding", "locked"),
+        [
+            (s["role"], *(tokens(s[name]) for name in ("bondedWei", "unbondingWei", "lockedWei")))
+            for s in stakes
+        ],
+    )
+    rows = [
+        ("claims, won", f"{record.claims}, {record.wins}"),
+        ("claims never revealed", record.claims_not_revealed),
+        ("validations, never revealed", f"{record.validations}, {record.validations_not_revealed}"),
+        ("scores, challenges found wrong", f"{record.wrong_scores}, {record.wrong_challenges}"),
+        ("orders put, tests withheld", f"{record.orders_put}, {record.tests_withheld}"),
+        ("slashed", f"{tokens(record.slashed_wei)} tokens"),
+        ("kept what it committed to", _bps(reliability)),
+    ]
+    table(f"record in the latest {record.orders_seen} settled orders", ("", ""), rows)
+
+
+def _signed(amount_wei: int) -> str:
+    return f"-{tokens(-amount_wei)}" if amount_wei < 0 else tokens(amount_wei)

@@ -1,0 +1,29 @@
+"""What orders paid, what one may pay, and how nodes have behaved: estimates out of settled orders.
+
+Everything here is advice: it rests on what one aggregator says of orders that are settled, and on the rule
+that the future is like them. Nothing of it decides about money.
+"""
+
+from offchain.economics.history import Past, fetch_history
+from offchain.economics.quotes import (
+    OrderEstimate,
+    ProviderQuote,
+    ValidatorQuote,
+    estimate_order,
+    quote_provider,
+    quote_validator,
+)
+from offchain.economics.record import Record, record_of
+
+__all__ = [
+    "OrderEstimate",
+    "Past",
+    "ProviderQuote",
+    "Record",
+    "ValidatorQuote",
+    "estimate_order",
+    "fetch_history",
+    "quote_provider",
+    "quote_validator",
+    "record_of",
+]
