@@ -37,7 +37,7 @@ def driver(home: Path) -> Iterator[Driver]:
 @pytest.fixture(scope="module")
 def two_orders(driver: Driver) -> tuple[str, str]:
     """Two orders at once, one for each family."""
-    return driver.put(train_s=30, validate_s=18), driver.put(train_s=30, validate_s=18, family="cnn")
+    return driver.put(train_s=40, validate_s=18), driver.put(train_s=40, validate_s=18, family="cnn")
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -1,0 +1,349 @@
+"""What people may try for money, each as an agent that really does it. `STRATEGIES` lists them all.
+
+A strategy says who takes part besides the honest, which accounts are the attacker's, and what the best case
+for it is allowed to be. The attacker saves the work that the honest do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aggregator.ledger.state import Entry
+from protocol.certificate import SignedVote
+from protocol.evidence import COMMIT, evidence_fields
+from protocol.roles import Role
+from protocol.transactions import (
+    INVALID_SCORE,
+    Cancel,
+    Challenge,
+    ChallengeReveal,
+    Claim,
+    Evidence,
+    Validation,
+    ValidationReveal,
+    validation_id,
+)
+from protocol.typed_data import sign
+from tests.attacks.market import (
+    C_STAKE,
+    V_STAKE,
+    Agent,
+    Client,
+    Juror,
+    Market,
+    Provider,
+    Sending,
+    Validator,
+    claimed,
+    fake,
+    honest,
+    revealing,
+)
+from tests.ledger.world import DOMAIN, Answer, answer, key, mid, salt, who
+
+People = list[tuple[Agent, Sequence[Role]]]
+MALLORY = "mallory"
+
+
+# Providers -----------------------------------------------------------------------------------------------
+
+
+class Thief(Agent):
+    """Claims without a model, and at the reveal takes one that another has just revealed."""
+
+    def in_training(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            yield Claim, {"commitment": claimed(entry, self.account, fake("nothing"), salt(self.name))}
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if last:
+            for model in entry.task.revealed_mids():
+                yield revealing(model, salt(self.name))
+
+
+class Copier(Agent):
+    """Copies another's commitment, and its opening once that is public."""
+
+    def in_training(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if last:
+            for _, claim in sorted(entry.task.claims.items())[:1]:
+                yield Claim, {"commitment": claim.commitment}
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for name in ("provider0", "provider1") if last else ():
+            yield revealing(mid(self.market.trained(entry, name)), salt(name))
+
+
+class Garbage(Agent):
+    """Trains nothing and reveals what is no model: dead links, random bytes, NaN."""
+
+    quality = INVALID_SCORE
+
+    def model(self, entry: Entry) -> bytes:
+        """What it claims."""
+        return mid(self.market.trained(entry, self.name, quality=self.quality))
+
+    def in_training(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            yield Claim, {"commitment": claimed(entry, self.account, self.model(entry), salt(self.name))}
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            yield revealing(self.model(entry), salt(self.name))
+
+
+class Untrained(Garbage):
+    """A valid model that was never trained: no better than the baseline."""
+
+    quality = 0
+
+
+class NeverReveals(Thief):
+    """Claims to keep others away, and opens nothing."""
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        yield from ()
+
+
+# Validators and verifiers --------------------------------------------------------------------------------
+
+
+class ScoreCopier(Agent):
+    """Copies a validator's commitment, and its opening once that is public."""
+
+    def in_validation(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for (model, validator), record in sorted(entry.task.validations.items()) if last else ():
+            if validator == who("validator0"):
+                yield Validation, {"mid": model, "commitment": record.commitment, "v_stake": V_STAKE}
+
+    def in_validation_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for (model, validator), record in sorted(entry.task.validations.items()) if last else ():
+            if validator == who("validator0") and record.answer is not None:
+                score, digest = record.answer
+                opened = {"score": score, "digest": digest, "salt": salt("validator0")}
+                yield ValidationReveal, {"mid": model, **opened}
+
+
+class Echo(ScoreCopier):
+    """Waits until scores are revealed, and would then commit to the same."""
+
+    def in_validation(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        yield from ()
+
+    def in_validation_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for model in entry.task.revealed_mids() if last else ():
+            fields = {"mid": model, "commitment": fake(model), "v_stake": V_STAKE}
+            yield Validation, fields
+
+
+class LazyConstant(Validator):
+    """Scores nothing and says what models usually score."""
+
+    def opinion(self, model: bytes) -> Answer:
+        return answer(800_000, "lazy")
+
+
+class LazyRandom(Validator):
+    """Scores nothing and guesses."""
+
+    def opinion(self, model: bytes) -> Answer:
+        return answer(600_000 + int.from_bytes(model[:3], "big") % 380_000, "guess")
+
+
+class StakeAndRun(LazyConstant):
+    """Lies, and asks for its stake back before anybody can judge."""
+
+    def in_challenge(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        stake = self.market.world.state.nodes[self.account].stake(Role.VALIDATOR)
+        if stake.bonded and not last:
+            self.market.world.unstake(self.name, Role.VALIDATOR, stake.bonded)
+        yield from ()
+
+
+class Spammer(Juror):
+    """Challenges what is right."""
+
+    reveals = True
+
+    def in_challenge(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for model, validator in sorted(entry.task.validations) if not last else ():
+            vid = validation_id(DOMAIN, entry.oid, model, validator)
+            yield Challenge, {"vid": vid, "commitment": self.committed(entry, model), "c_stake": C_STAKE}
+
+    def in_challenge_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for vid, record in sorted(entry.task.challenges.items()) if self.reveals and not last else ():
+            if record.challenger == self.account:
+                model = next(m for (m, v), r in entry.task.validations.items() if r.vid == vid)
+                yield ChallengeReveal, {"vid": vid, **self.opened(model)}
+
+    def opinion(self, model: bytes) -> Answer:
+        return answer(1, "spam")
+
+
+class SilentSpammer(Spammer):
+    """Challenges what is right, and opens nothing."""
+
+    reveals = False
+
+
+# Clients and members -------------------------------------------------------------------------------------
+
+
+class Withholder(Client):
+    """Puts an order, looks at what comes, and never releases the test set."""
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        yield from ()
+
+
+class Canceller(Client):
+    """Puts orders and takes them back before anybody can claim."""
+
+    def in_training(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            yield Cancel, {}
+
+
+class KnowsTheTest(Provider):
+    """The client's other account: it trains on the test set, and its model is perfect at no cost."""
+
+    def in_training(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            model = mid(self.market.trained(entry, self.name, quality=1_000_000))
+            yield Claim, {"commitment": claimed(entry, self.account, model, salt(self.name))}
+
+
+# The list ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One way to try, and what its best case may be."""
+
+    name: str
+    people: Callable[[], People]
+    accounts: tuple[str, ...] = (MALLORY,)
+    client: str = "client"
+    most_wei: int = -1
+    """Profit per order in wei that it must not exceed; by default it must lose."""
+    why: str = ""
+    """Where the bound comes from, if it is not a loss."""
+    results: frozenset[str] = frozenset({"won"})
+    """How the orders must end."""
+    during: Callable[[Market], None] = field(default=lambda market: None)
+    """What happens besides, after the orders."""
+
+
+def with_provider(agent: Agent) -> Callable[[], People]:
+    """The honest and one provider, itself anew for each market."""
+    return lambda: [*honest(), (dataclasses.replace(agent), (Role.PROVIDER,))]
+
+
+def with_role(agent: Agent, role: Role) -> Callable[[], People]:
+    """The honest and one agent in a role."""
+    return lambda: [*honest(), (dataclasses.replace(agent), (role,))]
+
+
+def two_faces(market: Market) -> None:
+    """Member 0 votes twice; an honest verifier hands the votes in."""
+    votes = []
+    for story in (b"a", b"b"):
+        vote = SignedVote(kind=COMMIT, view=0, sequence=9, digest=fake(story))
+        votes.append((vote, sign(DOMAIN, vote, key("aggregator0"))))
+    fields: dict[str, Any] = evidence_fields(votes[0], votes[1])
+    market.world.stake("aggregator0", Role.AGGREGATOR)
+    market.world.accept("verifier0", Evidence, **fields)
+    report = market.world.state.report
+    for penalty in (*market.world.state.penalties, *(report.penalties if report else ())):
+        for receipt in penalty.receipts:
+            market.money[receipt.account] += receipt.amount_wei
+
+
+PROVIDER, VALIDATOR, VERIFIER = Role.PROVIDER, Role.VALIDATOR, Role.VERIFIER
+NOTHING_GAINED = "the ledger refuses it before anything is locked"
+
+STRATEGIES: tuple[Strategy, ...] = (
+    Strategy(name="model theft after reveal", people=with_provider(Thief(MALLORY))),
+    Strategy(name="commitment copying", people=with_provider(Copier(MALLORY))),
+    Strategy(name="claims never revealed", people=with_provider(NeverReveals(MALLORY))),
+    Strategy(
+        name="garbage or dead links revealed",
+        people=with_provider(Garbage(MALLORY)),
+        most_wei=0,
+        why="paid nothing; its stake is locked until the order is sealed, and validators look at it once",
+    ),
+    Strategy(
+        name="an untrained model",
+        people=with_provider(Untrained(MALLORY)),
+        most_wei=0,
+        why="paid nothing below the baseline",
+    ),
+    Strategy(name="score copying", people=with_role(ScoreCopier(MALLORY), VALIDATOR)),
+    Strategy(
+        name="lazy validator: echo",
+        people=with_role(Echo(MALLORY), VALIDATOR),
+        most_wei=0,
+        why=NOTHING_GAINED,
+    ),
+    Strategy(name="lazy validator: constant", people=with_role(LazyConstant(MALLORY), VALIDATOR)),
+    Strategy(name="lazy validator: random", people=with_role(LazyRandom(MALLORY), VALIDATOR)),
+    Strategy(name="stake and run", people=with_role(StakeAndRun(MALLORY), VALIDATOR)),
+    Strategy(name="challenge spam", people=with_role(Spammer(MALLORY), VERIFIER)),
+    Strategy(name="challenge spam, never revealed", people=with_role(SilentSpammer(MALLORY), VERIFIER)),
+    Strategy(
+        name="client withholds the test set",
+        people=lambda: [*honest(), (Withholder(MALLORY), ())],
+        client=MALLORY,
+        results=frozenset({"the client withheld the test set"}),
+    ),
+    Strategy(
+        name="self-dealing client",
+        people=lambda: [*honest(), (Client(MALLORY), ()), (KnowsTheTest("mallory2"), (PROVIDER,))],
+        accounts=(MALLORY, "mallory2"),
+        client=MALLORY,
+    ),
+    Strategy(
+        name="spam orders, cancelled",
+        people=lambda: [(Canceller(MALLORY), ()), *honest()],
+        client=MALLORY,
+        results=frozenset({"cancelled by the client"}),
+        most_wei=0,
+        why="everything comes back, less two transactions' gas on the chain (138,668 and a claim)",
+    ),
+    Strategy(
+        name="member signs two batches",
+        people=honest,
+        accounts=("aggregator0",),
+        during=two_faces,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What one seed's market gave."""
+
+    profit_wei: int
+    """Per order, of the attacker's accounts together."""
+    honest_debits_wei: int
+    """What all others were slashed."""
+    results: frozenset[str]
+    by_name: dict[str, int]
+    """What everybody had in the end."""
+
+
+def attempt(strategy: Strategy, seed: int, orders: int) -> Attempt:
+    """Play a market of so many orders."""
+    market = Market(seed, strategy.people())
+    market.play(orders, strategy.client)
+    strategy.during(market)
+    mine = {who(name) for name in strategy.accounts}
+    return Attempt(
+        profit_wei=sum(market.money[account] for account in mine) // orders,
+        honest_debits_wei=sum(wei for account, wei in market.debits.items() if account not in mine),
+        results=frozenset(market.results),
+        by_name={agent.name: market.money[agent.account] for agent in market.agents},
+    )
