@@ -26,9 +26,11 @@ def role_app(name: str) -> typer.Typer:
     app = typer.Typer(help=f"Work as a {name}.", no_args_is_help=True)
     role = Role[name.upper()]
 
-    @app.command(help=f"Run a {name} until it is told to stop.")
-    def run(config: Config) -> None:
-        _actor(name, config).run()
+    if name != "provider":  # whose commands are in `dtn.commands.provider`
+
+        @app.command(help=f"Run a {name} until it is told to stop.")
+        def run(config: Config) -> None:
+            _actor(name, config).run()
 
     @app.command(help=f"Stake tokens as {name}.")
     def register(config: Config, stake: Amount = None, as_json: JsonFlag = False) -> None:
@@ -154,10 +156,6 @@ def _settings(name: str, config: Path) -> Any:
 def _actor(name: str, config: Path) -> Any:
     settings = _settings(name, config)
     match name:
-        case "provider":
-            from offchain.provider import Provider
-
-            return Provider(settings)
         case "validator":
             from offchain.validator import Validator
 

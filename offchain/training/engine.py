@@ -67,6 +67,8 @@ class Progress:
     """Where training stands after a dispatch."""
 
     step: int
+    steps: int
+    """Steps of this dispatch."""
     loss: float
     steps_per_s: float
     best_score: int | None
@@ -235,6 +237,7 @@ class _Run:
         best_score = None if self._best is None else self._best.score
         return Progress(
             self._step,
+            steps,
             mean_loss,
             steps / taken_s,
             best_score,

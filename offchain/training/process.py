@@ -2,9 +2,9 @@
 
 usage: python -m offchain.training.process SPECIFICATION.json
 
-It says what happens in JSON lines on standard output (`Event` names them) and reads words from standard input:
-``heard`` answers ``improved``, ``stop`` ends the training with a checkpoint. When standard input closes, whoever
-started it is gone, and so is it: a training process never outlives its provider.
+It says what happens in JSON lines on standard output (see `Event`) and reads words from standard input:
+``heard`` answers ``improved``, ``stop`` ends the training with a checkpoint. When standard input closes,
+whoever started it is gone, and so is it: a training process never outlives its provider.
 
 Why a process: a member that vanishes leaves the others of ``jax.distributed`` in a collective that does not
 return, and a process can join a team only once. Whoever watches it can end it and start it again.

@@ -128,8 +128,8 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     """The dispatch of one architecture and recipe.
 
     With a ``mesh``, whose one axis is ``data``, each device works on its share of every batch: state and
-    samples are replicated over it, and the batch size is a multiple of its size. What is drawn does not depend
-    on it.
+    samples are replicated over it, and the batch size is a multiple of its size. What is drawn does not
+    depend on it.
     """
     network, transformation = build(architecture, training=True), optimiser(recipe)
     compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
