@@ -113,6 +113,7 @@ def payouts(
                         "account": each.account,
                         "steps": each.work.steps,
                         "samples": each.work.samples,
+                        "device_ms": each.work.device_ms,
                         "fee_wei": str(each.fee_wei),
                         "share_wei": str(each.share_wei),
                         "amount_wei": str(each.amount_wei),
@@ -127,6 +128,7 @@ def payouts(
             each.account + " (leader)" * (each.account == agreed.leader),
             each.work.steps,
             each.work.samples,
+            f"{each.work.device_ms // 1000} s",
             tokens(each.fee_wei),
             tokens(each.share_wei),
             tokens(each.amount_wei),
@@ -135,7 +137,7 @@ def payouts(
     ]
     table(
         f"{tokens(amount)} tokens for order {short(order)}, split by {agreed.split_by}",
-        ("account", "steps", "samples", "fee", "share", "tokens"),
+        ("account", "steps", "samples", "device time", "fee", "share", "tokens"),
         rows,
     )
 

@@ -30,6 +30,8 @@ class Contribution:
     from_step: int
     """Steps done before."""
     to_step: int
+    taken_ms: int
+    """How long they took, scoring included."""
     batch_size: int
     """Samples of one step, over all devices; a multiple of their number."""
     accounts: tuple[str, ...]
@@ -39,7 +41,7 @@ class Contribution:
     def __post_init__(self) -> None:
         if len(self.accounts) != len(self.devices) or min(self.devices, default=0) < 1:
             raise ValueError("each account brings at least one device")
-        if not 0 <= self.from_step < self.to_step or self.batch_size % sum(self.devices):
+        if self.taken_ms < 0 or not 0 <= self.from_step < self.to_step or self.batch_size % sum(self.devices):
             raise ValueError("steps rise, and each device gets an equal share of a batch")
 
 
@@ -51,6 +53,14 @@ class Work:
     """Steps it took part in."""
     samples: int
     """Samples it computed in them."""
+    device_ms: int
+    """How long its devices were at work on them, added up over the devices."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.steps + other.steps, self.samples + other.samples, self.device_ms + other.device_ms)
+
+
+NO_WORK: Final = Work(0, 0, 0)
 
 
 def work_of(contributions: Iterable[Contribution], oid: str) -> dict[str, Work]:
@@ -61,9 +71,9 @@ def work_of(contributions: Iterable[Contribution], oid: str) -> dict[str, Work]:
             continue
         steps = item.to_step - item.from_step
         for account, devices in zip(item.accounts, item.devices, strict=True):
-            before = found.get(account, Work(0, 0))
             samples = steps * (item.batch_size // sum(item.devices)) * devices
-            found[account] = Work(before.steps + steps, before.samples + samples)
+            work = Work(steps, samples, item.taken_ms * devices)
+            found[account] = found.get(account, NO_WORK) + work
     return found
 
 
@@ -125,13 +135,13 @@ class StepCounter:
         self._accounts, self._devices = accounts, devices
         self._written_step: int | None = None
         self._step = 0
-        self._written_s = time.monotonic()
+        self._written_s = self._counted_s = time.monotonic()
 
     def count(self, before: int, step: int) -> None:
         """Steps ``before`` to ``step`` were done."""
         if self._written_step is None:
             self._written_step = before
-        self._step = step
+        self._step, self._counted_s = step, time.monotonic()
         if time.monotonic() - self._written_s >= EVERY_S:
             self.write()
 
@@ -145,9 +155,10 @@ class StepCounter:
                 round=self._round,
                 from_step=self._written_step,
                 to_step=self._step,
+                taken_ms=int((self._counted_s - self._written_s) * 1000),
                 batch_size=self._batch_size,
                 accounts=self._accounts,
                 devices=self._devices,
             )
         )
-        self._written_step, self._written_s = self._step, time.monotonic()
+        self._written_step, self._written_s = self._step, self._counted_s

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from offchain.provider.pool.contributions import Work
+from offchain.provider.pool.contributions import NO_WORK, Work
 from offchain.provider.pool.settings import PoolSettings
 from protocol.errors import ProtocolError
 from protocol.rewards import apportion, bps_of
@@ -38,6 +38,17 @@ class Payout:
         return self.fee_wei + self.share_wei
 
 
+def weight(work: Work, settings: PoolSettings) -> int:
+    """What counts of an account's work."""
+    match settings.split_by:
+        case "samples":
+            return work.samples
+        case "steps":
+            return work.steps
+        case "time":
+            return work.device_ms
+
+
 def split(reward_wei: int, work: Mapping[str, Work], settings: PoolSettings) -> tuple[Payout, ...]:
     """Who gets what of ``reward_wei``; the amounts sum to it. Everybody is listed who worked, and the leader.
 
@@ -49,8 +60,8 @@ def split(reward_wei: int, work: Mapping[str, Work], settings: PoolSettings) -> 
     known = (settings.leader, *settings.members)
     former = sorted(account for account in work if account not in known)
     accounts = [account for account in (*known, *former) if account in work or account == settings.leader]
-    done = [work.get(account, Work(0, 0)) for account in accounts]
-    weights = [each.samples if settings.split_by == "samples" else each.steps for each in done]
+    done = [work.get(account, NO_WORK) for account in accounts]
+    weights = [weight(each, settings) for each in done]
     if not sum(weights):
         raise NothingContributed("no steps are on record for this order; is this the leader's data_dir?")
     fee = bps_of(reward_wei, settings.fee_bps)

@@ -41,8 +41,8 @@ class PoolSettings(BaseModel):
     """Where the training processes meet, on the host of ``url``; 0 takes a free one each time."""
     fee_bps: int = Field(default=0, ge=0, le=10_000)
     """What the leader keeps of a reward before it is split, in basis points."""
-    split_by: Literal["samples", "steps"] = "samples"
-    """What counts: samples computed (hosts with more devices get more) or steps taken part in."""
+    split_by: Literal["samples", "steps", "time"] = "samples"
+    """What counts: samples computed (more devices, more samples), steps taken part in, or time of devices."""
     gather_s: float = Field(default=15.0, ge=0, le=600)
     """How long the first round of an order waits for members that are still fetching its data."""
     silence_s: float = Field(default=5.0, gt=0, le=600)

@@ -1,0 +1,149 @@
+"""A pool of real processes: two train one model to a claim; what is killed is begun anew, or done without."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from dtn.devnet.network import free_port
+from offchain.evaluation.score import evaluate
+from offchain.material import fetch_training
+from offchain.provider.pool.contributions import (
+    Contribution,
+    ContributionRecord,
+    contributions_of,
+    work_of,
+)
+from offchain.provider.progress import NAME, standing
+from protocol.crypto import Key
+from tests.pool.one_order import Ledger, ledger
+
+pytestmark = pytest.mark.end_to_end
+
+ROOT: Final = Path(__file__).parents[2]
+PATIENCE_S: Final = 120.0
+"""A generous bound on any one wait: reached only when something hangs."""
+
+
+def until(what: str, condition: Callable[[], Any], *logs: Path) -> Any:
+    """What ``condition`` returns once it is true."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.1)
+    raise AssertionError(
+        f"waited in vain until {what}\n" + "\n".join(log.read_text()[-3000:] for log in logs)
+    )
+
+
+@contextmanager
+def dtn(log: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``dtn`` process, killed by its id in the end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dtn", *words], stdout=output, stderr=output, env=environment
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def write_pool(folder: Path, leader: Key, members: list[Key], **settings: Any) -> Path:
+    fields = {
+        "leader": "0x" + leader.address.hex(),
+        "members": ["0x" + member.address.hex() for member in members],
+        "url": f"http://127.0.0.1:{free_port()}",
+        "gather_s": 60.0,
+        "silence_s": 3.0,
+        **settings,
+    }
+    path = folder / "pool.toml"
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items()))
+    return path
+
+
+def test_a_pool_claims_a_model_and_outlives_a_member(tmp_path: Path) -> None:
+    leader, member = Key.generate(), Key.generate()
+    pool = write_pool(tmp_path, leader, [member], fee_bps=1000)
+    with ledger(tmp_path) as stands:
+        ours = stands.write_actor(tmp_path / "leader", leader)
+        theirs = stands.write_actor(tmp_path / "member", member)
+        logs = tmp_path / "leader.log", tmp_path / "member.log"
+        data, (oid,) = tmp_path / "leader" / "data", stands.oids
+        order = data / "orders" / oid[2:]
+        record = ContributionRecord(contributions_of(data))
+        both = ("0x" + leader.address.hex(), "0x" + member.address.hex())
+
+        def done_by(*accounts: str) -> list[Contribution]:
+            return [item for item in record if item.accounts == accounts]
+
+        with (
+            dtn(logs[0], "provider", "run", "--config", str(ours), "--pool", str(pool)) as first,
+            dtn(logs[1], "provider", "run", "--config", str(theirs), "--pool", str(pool)) as second,
+        ):
+            until("both have trained together", lambda: done_by(*both), *logs)
+            until("a claim", lambda: stands.claims, *logs)
+            until("a checkpoint", lambda: list((order / "checkpoints" / "state").glob("[0-9]*")), *logs)
+            (process,) = psutil.Process(second.pid).children()
+            process.kill()
+            until("a second round together", lambda: len({item.round for item in done_by(*both)}) == 2, *logs)
+            second.send_signal(signal.SIGKILL)
+            alone = until("the leader goes on alone", lambda: done_by(both[0]), *logs)
+            first.send_signal(signal.SIGTERM)
+            assert first.wait(timeout=PATIENCE_S) == 0
+        now = standing(order / NAME)
+
+        again = [item for item in done_by(*both) if item.round > done_by(*both)[0].round]
+        assert again[0].from_step > 0 and alone[0].from_step > 0, "it began anew, not from a checkpoint"
+        assert now is not None and now["event"] == "ended" and now["accounts"] == [both[0]]
+        assert now["claimed_score"] == now["best_score"] and now["time_left_s"] > 0
+        check_claims(stands, order / "claims")
+        check_payouts(record, oid, both, ours, pool)
+
+
+def check_claims(stands: Ledger, claimed: Path) -> None:
+    """What stands on the ledger is opened by a file on the leader's disk, and that is a good model."""
+    commitment = stands.claims[-1]["message"]["commitment"][2:]
+    model = (claimed / f"{commitment}.safetensors").read_bytes()
+    document = stands.document
+    samples = fetch_training(document, bytes.fromhex("cd" * 32))
+    assert evaluate(model, document.architecture, samples, "accuracy").score > 900_000
+
+
+def check_payouts(
+    record: ContributionRecord, oid: str, both: tuple[str, str], config: Path, pool: Path
+) -> None:
+    """`dtn provider payouts` splits every wei by the samples on record."""
+    reward_wei = 80 * 10**18 + 1
+    printed = subprocess.run(
+        [
+            *(sys.executable, "-m", "dtn", "provider", "payouts", oid, "--config", config),
+            *("--pool", pool, "--reward", "80.000000000000000001", "--json"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    answer = json.loads(printed.stdout)
+    work = work_of(record, oid)
+    assert work[both[0]].steps > work[both[1]].steps > 0
+    assert [payout["account"] for payout in answer["payouts"]] == list(both)
+    assert sum(int(payout["amount_wei"]) for payout in answer["payouts"]) == reward_wei
+    assert int(answer["payouts"][0]["fee_wei"]) == reward_wei // 10
+    total, rest = sum(each.samples for each in work.values()), reward_wei - reward_wei // 10
+    assert abs(int(answer["payouts"][1]["share_wei"]) - rest * work[both[1]].samples // total) <= 1
