@@ -59,6 +59,7 @@ class Specification(BaseModel):
     stop_at_s: float
     """Unix time at which an improvement is worth nothing any more."""
     team: TeamSpecification | None = None
+    """None for a process that trains alone, on all its devices."""
 
 
 class Unheard(ProtocolError):
@@ -110,19 +111,16 @@ def main(specification: Path) -> int:
 
 def _train(specification: Specification, talk: _Conversation) -> None:
     from offchain.training.engine import Improvement, TrainingConfig, train, use_compilation_cache
-    from offchain.training.parallel import follow, join
+    from offchain.training.parallel import Team, follow, join
     from offchain.training.task_files import read_task
 
     given = specification.team
-    team = None if given is None else join(given.coordinator, given.processes, given.process)
+    team = Team() if given is None else join(given.coordinator, given.processes, given.process)
     use_compilation_cache(specification.compiled)
     task, config = read_task(specification.task), TrainingConfig(**specification.training)
-    if team is None:
-        talk.say("joined", devices=[1], batch_size=config.batch_size)
-    else:
-        batch_size = team.batch_size(config.batch_size)
-        talk.say("joined", devices=team.devices_per_process(), batch_size=batch_size)
-    if team is not None and not team.leads:
+    batch_size = team.batch_size(config.batch_size)
+    talk.say("joined", devices=team.devices_per_process(), batch_size=batch_size)
+    if not team.leads:
         talk.say("ended", reason="told", step=follow(task, config, team))
         return
 
@@ -137,7 +135,8 @@ def _train(specification: Specification, talk: _Conversation) -> None:
         on_improved=improved,
         on_progress=lambda progress: talk.say("progress", **finite(asdict(progress))),
         time_left=lambda: specification.stop_at_s - time.time(),
-        team=team,
+        # One device needs no mesh.
+        team=team if team.mesh.size > 1 else None,
     )
     talk.say("ended", reason=result.reason, step=result.step, score=result.score)
 

@@ -1,4 +1,4 @@
-"""A ledger with orders in training and nothing else, and a client that serves their data: real HTTP, no chain."""
+"""A ledger with orders in training and nothing else, and a client that serves their data: no chain."""
 
 from __future__ import annotations
 

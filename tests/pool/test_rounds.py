@@ -19,12 +19,7 @@ import pytest
 from dtn.devnet.network import free_port
 from offchain.evaluation.score import evaluate
 from offchain.material import fetch_training
-from offchain.provider.pool.contributions import (
-    Contribution,
-    ContributionRecord,
-    contributions_of,
-    work_of,
-)
+from offchain.provider.pool.contributions import ContributionRecord, contributions_of, work_of
 from offchain.provider.progress import NAME, standing
 from protocol.crypto import Key
 from tests.pool.one_order import Ledger, ledger
@@ -89,27 +84,30 @@ def test_a_pool_claims_a_model_and_outlives_a_member(tmp_path: Path) -> None:
         record = ContributionRecord(contributions_of(data))
         both = ("0x" + leader.address.hex(), "0x" + member.address.hex())
 
-        def done_by(*accounts: str) -> list[Contribution]:
-            return [item for item in record if item.accounts == accounts]
+        def training(*accounts: str, after: int = 0) -> int:
+            """The round in which these train now, if it is a later one."""
+            now = standing(order / NAME) or {}
+            going = now.get("event") in ("progress", "claimed") and now["accounts"] == list(accounts)
+            return now["round"] if going and now["round"] > after else 0
 
         with (
             dtn(logs[0], "provider", "run", "--config", str(ours), "--pool", str(pool)) as first,
             dtn(logs[1], "provider", "run", "--config", str(theirs), "--pool", str(pool)) as second,
         ):
-            until("both have trained together", lambda: done_by(*both), *logs)
-            until("a claim", lambda: stands.claims, *logs)
+            together = until("both train together", lambda: training(*both), *logs)
             until("a checkpoint", lambda: list((order / "checkpoints" / "state").glob("[0-9]*")), *logs)
             (process,) = psutil.Process(second.pid).children()
             process.kill()
-            until("a second round together", lambda: len({item.round for item in done_by(*both)}) == 2, *logs)
+            again = until("both train together again", lambda: training(*both, after=together), *logs)
             second.send_signal(signal.SIGKILL)
-            alone = until("the leader goes on alone", lambda: done_by(both[0]), *logs)
+            alone = until("the leader goes on alone", lambda: training(both[0], after=again), *logs)
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=PATIENCE_S) == 0
         now = standing(order / NAME)
 
-        again = [item for item in done_by(*both) if item.round > done_by(*both)[0].round]
-        assert again[0].from_step > 0 and alone[0].from_step > 0, "it began anew, not from a checkpoint"
+        began = {item.round: item for item in reversed(list(record))}
+        assert [began[number].accounts for number in (together, again, alone)] == [both, both, both[:1]]
+        assert began[together].from_step == 0 < min(began[again].from_step, began[alone].from_step)
         assert now is not None and now["event"] == "ended" and now["accounts"] == [both[0]]
         assert now["claimed_score"] == now["best_score"] and now["time_left_s"] > 0
         check_claims(stands, order / "claims")
