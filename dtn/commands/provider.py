@@ -28,7 +28,8 @@ COLUMNS: Final = (
     "claimed",
     "steps/s",
     "time left",
-    "device",
+    "memory",
+    "hosts",
     "age",
 )
 
@@ -197,7 +198,8 @@ def _rows(data_dir: Path) -> list[tuple[Any, ...]]:
             percent(item.get("claimed_score")),
             _number(item.get("steps_per_s"), ".0f"),
             _number(item.get("time_left_s"), ".0f", " s"),
-            _number(item.get("device_bytes"), ",d", " bytes"),
+            _number(_mebibytes(item.get("device_bytes")), ".0f", " MiB"),
+            len(item.get("accounts", ["this"])),
             f"{max(0.0, time.time() - item['time_ms'] / 1000):.0f} s",
         )
         for item in _standings(data_dir)
@@ -211,6 +213,10 @@ def _grid(data_dir: Path) -> Table:
     for row in _rows(data_dir):
         grid.add_row(*(str(cell) if cell is not None else "–" for cell in row))
     return grid
+
+
+def _mebibytes(count: int | None) -> float | None:
+    return None if count is None else count / 2**20
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str | None:

@@ -140,7 +140,8 @@ class Job:
         except (LedgerRefused, NetworkError) as reason:
             log.warning("the claim on %s was not placed: %s", self.oid, reason)
             return
-        self.events.note("claimed", score=improvement.score, step=improvement.step)
+        self.events.keep(claimed_score=improvement.score)
+        self.events.note("claimed", step=improvement.step)
         log.info(
             "claimed order %s with holdout score %d at step %d", self.oid, improvement.score, improvement.step
         )

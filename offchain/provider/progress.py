@@ -22,7 +22,8 @@ Json = dict[str, Any]
 
 Event = Literal["started", "round", "progress", "claimed", "ended", "given_up"]
 """A job began; a pool's round began; training goes on (step, loss, best_score, steps_per_s, time_left_s,
-device_bytes); a claim stands on the ledger; the training ended; the order was given up."""
+device_bytes); a claim stands on the ledger; the training ended; the order was given up. All bring
+``claimed_score``, that of the last claim; a pool's also ``round`` and ``accounts``, who takes part in it."""
 
 EVERY_S: Final = 1.0
 """Between two ``progress`` events; dispatches are shorter."""
@@ -38,6 +39,13 @@ class ProgressLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / NAME
         self._noted_s = 0.0
+        before = standing(self._path) or {}
+        # A claim outlives the process that made it.
+        self._lasting: Json = {"claimed_score": before.get("claimed_score")}
+
+    def keep(self, **fields: Any) -> None:
+        """Have every later event bring these fields too."""
+        self._lasting |= fields
 
     def note(self, event: Event, **fields: Any) -> None:
         """Write an event; of ``progress`` at most one a second. A full disk does not stop a training."""
@@ -46,28 +54,21 @@ class ProgressLog:
             if now_s - self._noted_s < EVERY_S:
                 return
             self._noted_s = now_s
-        line = json.dumps({"time_ms": int(now_s * 1000), "event": event, **finite(fields)}) + "\n"
+        told = {"time_ms": int(now_s * 1000), "event": event, **self._lasting, **finite(fields)}
         try:
             if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
                 os.replace(self._path, self._path.with_name("progress.old.jsonl"))
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
+                file.write(json.dumps(told) + "\n")
         except OSError as reason:
             log.warning("%s is not written: %s", self._path, reason.strerror)
 
 
 def standing(path: Path) -> Json | None:
-    """Where an order stands by its progress file: the last value of each field, and the last event.
-
-    ``claimed_score`` is that of the last claim. None if there is no event in the file.
-    """
+    """Where an order stands by its progress file: the last value of each field; None without any event."""
     found: Json = {}
     for event in _last_events(path):
-        if event["event"] == "started":
-            found = {}
-        if event["event"] == "claimed":
-            found["claimed_score"] = event.get("score")
-        found |= {name: value for name, value in event.items() if name != "score"}
+        found |= event
     return found or None
 
 

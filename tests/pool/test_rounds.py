@@ -1,4 +1,4 @@
-"""A pool of real processes: two train one model to a claim; what is killed is begun anew, or done without."""
+"""A pool of real processes: two train one model to a claim; what dies is begun anew, or done without."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def write_pool(folder: Path, leader: Key, members: list[Key], **settings: Any) -
         "leader": "0x" + leader.address.hex(),
         "members": ["0x" + member.address.hex() for member in members],
         "url": f"http://127.0.0.1:{free_port()}",
-        "gather_s": 60.0,
+        "gather_s": 0.0,
         "silence_s": 3.0,
+        "regroup_s": 3.0,
         **settings,
     }
     path = folder / "pool.toml"
@@ -72,7 +73,7 @@ def write_pool(folder: Path, leader: Key, members: list[Key], **settings: Any) -
     return path
 
 
-def test_a_pool_claims_a_model_and_outlives_a_member(tmp_path: Path) -> None:
+def test_a_pool_takes_in_a_latecomer_claims_and_outlives_its_members_death(tmp_path: Path) -> None:
     leader, member = Key.generate(), Key.generate()
     pool = write_pool(tmp_path, leader, [member], fee_bps=1000)
     with ledger(tmp_path) as stands:
@@ -90,24 +91,24 @@ def test_a_pool_claims_a_model_and_outlives_a_member(tmp_path: Path) -> None:
             going = now.get("event") in ("progress", "claimed") and now["accounts"] == list(accounts)
             return now["round"] if going and now["round"] > after else 0
 
-        with (
-            dtn(logs[0], "provider", "run", "--config", str(ours), "--pool", str(pool)) as first,
-            dtn(logs[1], "provider", "run", "--config", str(theirs), "--pool", str(pool)) as second,
-        ):
-            together = until("both train together", lambda: training(*both), *logs)
-            until("a checkpoint", lambda: list((order / "checkpoints" / "state").glob("[0-9]*")), *logs)
-            (process,) = psutil.Process(second.pid).children()
-            process.kill()
-            again = until("both train together again", lambda: training(*both, after=together), *logs)
-            second.send_signal(signal.SIGKILL)
-            alone = until("the leader goes on alone", lambda: training(both[0], after=again), *logs)
+        run = ("provider", "run", "--pool", str(pool), "--config")
+        with dtn(logs[0], *run, str(ours)) as first:
+            early = until("the leader trains", lambda: training(both[0]), *logs)
+            with dtn(logs[1], *run, str(theirs)) as second:
+                together = until("both train together", lambda: training(*both, after=early), *logs)
+                (process,) = psutil.Process(second.pid).children()
+                process.kill()
+                again = until("both train together again", lambda: training(*both, after=together), *logs)
+                second.send_signal(signal.SIGKILL)
+                alone = until("the leader goes on alone", lambda: training(both[0], after=again), *logs)
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=PATIENCE_S) == 0
         now = standing(order / NAME)
 
         began = {item.round: item for item in reversed(list(record))}
-        assert [began[number].accounts for number in (together, again, alone)] == [both, both, both[:1]]
-        assert began[together].from_step == 0 < min(began[again].from_step, began[alone].from_step)
+        rounds = [began[number] for number in (early, together, again, alone)]
+        assert [item.accounts for item in rounds] == [both[:1], both, both, both[:1]]
+        assert rounds[0].from_step == 0 < min(item.from_step for item in rounds[1:]), "it began anew"
         assert now is not None and now["event"] == "ended" and now["accounts"] == [both[0]]
         assert now["claimed_score"] == now["best_score"] and now["time_left_s"] > 0
         check_claims(stands, order / "claims")

@@ -125,7 +125,8 @@ class PooledJob(Job):
             training=asdict(plan),
         )
         log.info("round %d of order %s with %d members", self._number, self.oid, len(members))
-        self.events.note("round", round=self._number, accounts=gathering.accounts)
+        self.events.keep(round=self._number, accounts=gathering.accounts)
+        self.events.note("round")
         child = Child(self._specification(gathering), self._folder / "process")
         # After the process was started, since members who came first would wait for its coordinator.
         self._desk.call(gathering if members else None)
