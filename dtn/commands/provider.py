@@ -14,7 +14,6 @@ from dtn.commands.roles import Config
 from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, table, tokens, wei
 from offchain.config import ProviderConfig
 from protocol.chain.client import ChainClient, connect
-from protocol.errors import ProtocolError
 
 Pool = Annotated[Path | None, typer.Option("--pool", help="The pool's TOML file; see docs/pools.md.")]
 
@@ -32,10 +31,6 @@ COLUMNS: Final = (
     "hosts",
     "age",
 )
-
-
-class NotYetPaid(ProtocolError):
-    """A reward that is not settled, or was not this account's."""
 
 
 def extend(app: typer.Typer) -> None:
@@ -90,18 +85,40 @@ def payouts(
     reward: Annotated[
         str | None, typer.Option(help="Tokens to split; what the ledger paid for the order if not given.")
     ] = None,
+    pay: Annotated[
+        bool, typer.Option("--pay", help="Send the members their tokens; none is sent twice.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how a pool's reward for an order splits among its members; nothing is sent."""
+    """Show how a pool's reward for an order splits among its members, and pay them with --pay."""
+    from offchain.committee import read_committee
+    from offchain.network import Network, NetworkFile
     from offchain.provider.pool.contributions import ContributionRecord, contributions_of, work_of
+    from offchain.provider.pool.payments import NotPaid, Payments, earned_wei, payments_of
     from offchain.provider.pool.payouts import split
     from offchain.provider.pool.settings import PoolSettings
 
     order = "0x" + parse_id(oid, 32, "an OID").hex()
     settings, agreed = ProviderConfig.read(config), PoolSettings.read(pool)
-    amount = wei(reward) if reward is not None else _earned(settings, order, agreed.leader)
+    key, file = settings.key(), NetworkFile.read(settings.network)
+    if not agreed.is_leader(key):
+        raise NotPaid("the pool's leader has the record and pays: run this with its configuration")
+
+    def chain() -> ChainClient:
+        return ChainClient(connect(file.rpc_url, file.address_book.chain_id), file.address_book, key)
+
+    if reward is not None:
+        amount = wei(reward)
+    else:
+        amount = earned_wei(Network(file), read_committee(chain()), order, agreed.leader)
     record = ContributionRecord(contributions_of(settings.data_dir))
     shares = split(amount, work_of(record, order), agreed)
+    paid: dict[str, str] = {}
+    if pay:
+        payments = Payments(payments_of(settings.data_dir), chain())
+        for each in shares:
+            if each.account != agreed.leader and each.amount_wei:
+                paid[each.account] = payments.pay(order, each.account, each.amount_wei).tx or ""
     if as_json:
         print_json(
             {
@@ -118,6 +135,7 @@ def payouts(
                         "fee_wei": str(each.fee_wei),
                         "share_wei": str(each.share_wei),
                         "amount_wei": str(each.amount_wei),
+                        "tx": paid.get(each.account),
                     }
                     for each in shares
                 ],
@@ -133,44 +151,15 @@ def payouts(
             tokens(each.fee_wei),
             tokens(each.share_wei),
             tokens(each.amount_wei),
+            short(paid.get(each.account)),
         )
         for each in shares
     ]
     table(
         f"{tokens(amount)} tokens for order {short(order)}, split by {agreed.split_by}",
-        ("account", "steps", "samples", "device time", "fee", "share", "tokens"),
+        ("account", "steps", "samples", "device time", "fee", "share", "tokens", "paid by"),
         rows,
     )
-
-
-def _earned(settings: ProviderConfig, oid: str, leader: str) -> int:
-    """What the leader was credited as provider for a settled order, in wei, by proved receipts.
-
-    Slashes are the leader's own and lower nobody's share.
-    """
-    from offchain.network import Network, NetworkFile, NotFound
-    from offchain.proofs import proved_receipts
-
-    file = NetworkFile.read(settings.network)
-    network = Network(file)
-    chain = ChainClient(connect(file.rpc_url, file.address_book.chain_id), file.address_book)
-    network.trust(chain.speaking_committees)
-    try:
-        receipts = proved_receipts(network, bytes.fromhex(oid[2:])).row
-    except NotFound as reason:
-        raise NotYetPaid(f"order {oid} is not settled yet: try again later, or name a --reward") from reason
-    finally:
-        network.close()
-    mine = [
-        receipt.amount_wei
-        for receipt in receipts
-        if receipt.account == bytes.fromhex(leader[2:])
-        and receipt.role == "provider"
-        and receipt.amount_wei > 0
-    ]
-    if not mine:
-        raise NotYetPaid(f"order {oid} paid the leader {leader} nothing: there is nothing to split")
-    return sum(mine)
 
 
 # Showing ---------------------------------------------------------------------------------------------
