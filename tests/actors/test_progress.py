@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from dtn.app import app
-from offchain.provider import progress
 from offchain.provider.progress import MAX_BYTES, NAME, ProgressLog, standing
 from protocol.crypto import Key
 from tests.pool.one_order import ledger
@@ -33,7 +32,7 @@ def note_progress(log: ProgressLog, step: int) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1_000.0]
-    monkeypatch.setattr(progress.time, "time", lambda: now[0])
+    monkeypatch.setattr("offchain.provider.progress.time.time", lambda: now[0])
     return now
 
 

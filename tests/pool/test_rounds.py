@@ -47,6 +47,7 @@ def until(what: str, condition: Callable[[], Any], *logs: Path) -> Any:
 def dtn(log: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A ``dtn`` process, killed by its id in the end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    environment["DTN_COMPILED"] = str(log.parent / "compiled")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "dtn", *words], stdout=output, stderr=output, env=environment
@@ -64,7 +65,7 @@ def write_pool(folder: Path, leader: Key, members: list[Key], **settings: Any) -
         "members": ["0x" + member.address.hex() for member in members],
         "url": f"http://127.0.0.1:{free_port()}",
         "gather_s": 0.0,
-        "silence_s": 3.0,
+        "silence_s": 6.0,
         "regroup_s": 3.0,
         **settings,
     }

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offchain.provider.pool import contributions
 from offchain.provider.pool.contributions import Contribution, ContributionRecord, StepCounter, Work, work_of
 from offchain.provider.pool.payouts import NothingContributed, split, weight
 from offchain.provider.pool.settings import PoolSettings
@@ -114,7 +113,7 @@ def test_steps_are_written_every_few_seconds_and_at_the_end_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(contributions.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("offchain.provider.pool.contributions.time.monotonic", lambda: now[0])
     record = ContributionRecord(tmp_path / "contributions.jsonl")
     counter = StepCounter(record, oid="0x01", number=7, batch_size=12, accounts=(A, B), devices=(1, 2))
     for step in range(100, 200, 10):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from offchain.provider.pool import job as pool_job
 from offchain.provider.pool.job import STOP_PATIENCE_S, PooledJob, TrainingFailed, _Ending, _Watch
 from offchain.provider.pool.letters import Round
 from offchain.provider.pool.settings import PoolSettings
@@ -37,8 +36,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
-        monkeypatch.setattr(pool_job.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(pool_job.time, "time", lambda: self.now)
+        monkeypatch.setattr("offchain.provider.pool.job.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("offchain.provider.pool.job.time.time", lambda: self.now)
 
 
 class Process:

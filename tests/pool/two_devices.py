@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from offchain.config import ProviderConfig
+from offchain.models.families import mlp
 from offchain.provider import Provider
-from offchain.training import engine
+from offchain.training import engine, step
 from offchain.training.parallel import Stepping, Team
+from offchain.training.task import TrainingConfig
 from protocol.crypto import Key
 from tests.pool.one_order import ledger
 from tests.pool.two_processes import outcome
@@ -57,8 +61,7 @@ def main(folder: Path) -> None:
         wait_for(lambda: len(seen) == 3)
         provider.close()
         claims = len({claim["message"]["oid"] for claim in stands.claims})
-    engine.Stepping = Stepping  # type: ignore[misc,attr-defined]
-    alone, both = outcome(0, None), outcome(0, Team())
+    engine.Stepping = Stepping  # type: ignore[attr-defined]
     print(
         json.dumps(
             {
@@ -67,11 +70,21 @@ def main(folder: Path) -> None:
                 "still": still,
                 "later": later,
                 "claims": claims,
-                "alone": alone,
-                "both": both,
+                "both": outcome(0, Team()),
+                "program": program_for_both(),
             }
         )
     )
+
+
+def program_for_both() -> str:
+    """What XLA makes of a dispatch for both devices, of images that are moved about."""
+    architecture, recipe = mlp((20, 20, 1), 10, (16,)), TrainingConfig().recipe(shift=2)
+    dispatch: Any = step.compiled(architecture, recipe, Team().mesh)
+    data = step.Data(*map(jnp.asarray, (np.zeros((100, 20, 20, 1), np.uint8), np.zeros(100, np.int32))))
+    state = step.start(architecture, recipe, 0, None)
+    lowered = dispatch.lower(state, data, jax.random.key(0), np.int32(3), np.float32(1))
+    return str(lowered.compile().as_text())
 
 
 def wait_for(condition: Any) -> None:

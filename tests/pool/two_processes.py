@@ -1,8 +1,6 @@
 """One process of a team for ``test_parallel.py``: trains digits for some steps and says how it went.
 
-usage: two_processes.py PORT PROCESS SEED
-
-Of two processes. The second may be given another SEED than the first, to see it refused.
+usage: two_processes.py PORT PROCESS
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from sklearn.datasets import load_digits
 from offchain.data import Fragment
 from offchain.models.artifact import decode_model
 from offchain.training.engine import train
-from offchain.training.parallel import Team, TeamMismatch, follow, join
+from offchain.training.parallel import Team, follow, join
 from offchain.training.task import TrainingConfig, TrainingTask
 from protocol.architecture import Architecture, BatchNorm, Dense, Dropout, Flatten, Relu
 
@@ -66,14 +64,11 @@ def outcome(seed: int, team: Team | None) -> dict[str, Any]:
     }
 
 
-def main(port: str, process: int, seed: int) -> None:
+def main(port: str, process: int) -> None:
     team = join(f"127.0.0.1:{port}", 2, process)
-    try:
-        answer = outcome(seed, team) if team.leads else {"followed_to": follow(task(), config(seed), team)}
-    except TeamMismatch as reason:
-        answer = {"refused": str(reason)}
+    answer = outcome(0, team) if team.leads else {"followed_to": follow(task(), config(0), team)}
     print(json.dumps(answer))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))
