@@ -28,6 +28,7 @@ from offchain.models.artifact import check_tensors
 from offchain.models.network import from_tensors
 from offchain.training import step
 from offchain.training.task import TrainingConfig, TrainingTask, deal, fingerprint, shift_of
+from protocol.crypto import sha256
 from protocol.errors import ProtocolError
 
 INITIALISATION_TIMEOUT_S: Final = 60
@@ -150,7 +151,8 @@ class Stepping:
     ) -> None:
         recipe = config.recipe(shift_of(training))
         if team is not None:
-            team.require_one_run(fingerprint(task, config))
+            # Another JAX would compile another program, whose collectives might not fit.
+            team.require_one_run(sha256(fingerprint(task, config) + jax.__version__.encode()))
             recipe = recipe._replace(batch_size=team.batch_size(recipe.batch_size))
         initial = None
         if task.initial is not None:

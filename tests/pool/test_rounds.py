@@ -100,7 +100,9 @@ def test_a_pool_takes_in_a_latecomer_claims_and_outlives_its_members_death(tmp_p
                 (process,) = psutil.Process(second.pid).children()
                 process.kill()
                 again = until("both train together again", lambda: training(*both, after=together), *logs)
+                (orphan,) = psutil.Process(second.pid).children()
                 second.send_signal(signal.SIGKILL)
+                until("its training process ends with it", lambda: not orphan.is_running(), *logs)
                 alone = until("the leader goes on alone", lambda: training(both[0], after=again), *logs)
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=PATIENCE_S) == 0

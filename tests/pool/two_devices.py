@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
             assert gate.wait(60)
             return loss
 
-    engine.Stepping = Watched  # type: ignore[misc,attr-defined]
+    engine.Stepping = Watched  # type: ignore[attr-defined]
     with ledger(folder, orders=3) as stands:
         path = stands.write_actor(folder / "provider", Key.generate(), patience_steps=1)
         provider = Provider(ProviderConfig.read(path))

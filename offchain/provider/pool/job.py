@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import socket
 import time
 from dataclasses import asdict, replace
@@ -92,9 +93,12 @@ class PooledJob(Job):
 
         write_task(self._folder / "task", task)
         del task
-        self._gather()
-        while not self._should_stop() and self._round(plan) is not _Ending.OVER:
-            pass
+        try:
+            self._gather()
+            while not self._should_stop() and self._round(plan) is not _Ending.OVER:
+                pass
+        finally:
+            shutil.rmtree(self._folder / "task", ignore_errors=True)
         return self._result or Result(None, None, 0, "stopped")
 
     def _gather(self) -> None:

@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -45,6 +46,11 @@ LEADER_PATIENCE_S: Final = 60.0
 RETRY_S: Final = 5.0
 
 
+def pooled_orders(data_dir: Path) -> Path:
+    """Where a member keeps what it trains on; nothing in it is needed after its process."""
+    return data_dir / "pooled"
+
+
 class PoolMember(Actor):
     """One of the other hosts of a pool."""
 
@@ -54,6 +60,7 @@ class PoolMember(Actor):
         if config.platform is not None:
             os.environ["JAX_PLATFORMS"] = config.platform
         super().__init__(config)
+        shutil.rmtree(pooled_orders(config.data_dir), ignore_errors=True)
         self._pool = pool
         self._client = httpx.Client(timeout=REPORT_TIMEOUT_S, follow_redirects=False)
         self._preparation: _Preparation | None = None
@@ -186,7 +193,7 @@ class _Preparation:
         self.oid = oid
         self.done = False
         self.stop_at_s = 0.0
-        self.folder = member.config.data_dir / "pool" / oid.removeprefix("0x")
+        self.folder = pooled_orders(member.config.data_dir) / oid.removeprefix("0x")
         self._member = member
         self._dropped = threading.Event()
         self._again_s: float | None = None
