@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, network, orders, roles
+from dtn.commands import dao, data, demo, devnet, network, orders, provider, roles
 
 app = typer.Typer(
     name="dtn",
@@ -20,7 +20,10 @@ app = typer.Typer(
 )
 
 for role in roles.ROLES:
-    app.add_typer(roles.role_app(role), name=role)
+    commands = roles.role_app(role)
+    if role == "provider":
+        provider.extend(commands)
+    app.add_typer(commands, name=role)
 app.add_typer(roles.aggregator_app(), name="aggregator")
 app.add_typer(roles.client_app(), name="client")
 app.add_typer(network.app, name="network")

@@ -54,12 +54,17 @@ class Actor:
         """How others reach this actor's gateway."""
         return self.config.public_url or self.gateway.url
 
+    @property
+    def compiled_programs(self) -> Path:
+        """Where JAX keeps what it compiles: ``$DTN_COMPILED`` (shared on one machine), or apart."""
+        given = os.environ.get("DTN_COMPILED")
+        return Path(given) if given else self.config.data_dir / "compiled"
+
     def keep_compiled_programs(self) -> None:
-        """Let JAX keep what it compiles, in ``$DTN_COMPILED`` (shared on one machine) or apart."""
+        """Let JAX keep what it compiles."""
         from offchain.training.engine import use_compilation_cache
 
-        given = os.environ.get("DTN_COMPILED")
-        use_compilation_cache(Path(given) if given else self.config.data_dir / "compiled")
+        use_compilation_cache(self.compiled_programs)
 
     def chain(self) -> ChainClient:
         """The contracts, with this actor's key; raises `ChainError` when the chain does not answer."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class InvalidConfig(ProtocolError):
@@ -26,6 +28,20 @@ def read_key(path: Path) -> Key:
         return Key(bytes.fromhex(path.read_text(encoding="utf-8").strip().removeprefix("0x")))
     except (OSError, ValueError, ProtocolError) as reason:
         raise InvalidConfig(f"{path} does not hold a private key in hex: {reason}") from reason
+
+
+def read_toml(kind: type[M], path: Path) -> M:
+    """The ``kind`` that the TOML file at ``path`` describes; raises `InvalidConfig`, naming file and key."""
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as reason:
+        raise InvalidConfig(f"cannot read {path}: {reason.strerror}") from reason
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+        raise InvalidConfig(f"{path} is not TOML: {reason}") from reason
+    except ValidationError as reason:
+        first = reason.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise InvalidConfig(f"{path}: {where}: {first['msg']}") from reason
 
 
 class ActorConfig(BaseModel):
@@ -46,16 +62,7 @@ class ActorConfig(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Self:
         """The configuration in the TOML file at ``path``; raises `InvalidConfig`."""
-        try:
-            config = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except OSError as reason:
-            raise InvalidConfig(f"cannot read {path}: {reason.strerror}") from reason
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
-            raise InvalidConfig(f"{path} is not TOML: {reason}") from reason
-        except ValidationError as reason:
-            first = reason.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "file"
-            raise InvalidConfig(f"{path}: {where}: {first['msg']}") from reason
+        config = read_toml(cls, path)
         base = path.resolve().parent
         return config.model_copy(
             update={name: base / getattr(config, name) for name in ("key_file", "data_dir", "network")}
@@ -69,8 +76,8 @@ class ActorConfig(BaseModel):
 class ProviderConfig(ActorConfig):
     """A provider's choices."""
 
-    parallel_orders: int = Field(default=1, ge=1, le=64)
-    """Orders trained at once; one per device is sensible."""
+    parallel_orders: int | None = Field(default=None, ge=1, le=64)
+    """Orders trained at once, shared out among the devices; as many as there are devices if not set."""
     min_reward_rate_wei: int = Field(default=0, ge=0)
     """Orders that pay less per second of training are left to others."""
     max_parameters: int = Field(default=50_000_000, ge=1)

@@ -33,9 +33,11 @@ def role_app(name: str) -> typer.Typer:
     app = typer.Typer(help=f"Work as a {name}.", no_args_is_help=True)
     role = Role[name.upper()]
 
-    @app.command(help=f"Run a {name} until it is told to stop.")
-    def run(config: Config) -> None:
-        _actor(name, config).run()
+    if name != "provider":  # whose commands are in `dtn.commands.provider`
+
+        @app.command(help=f"Run a {name} until it is told to stop.")
+        def run(config: Config) -> None:
+            _actor(name, config).run()
 
     @app.command(help=f"Stake tokens as {name}.")
     def register(config: Config, stake: Amount = None, as_json: JsonFlag = False) -> None:
@@ -70,25 +72,9 @@ def role_app(name: str) -> typer.Typer:
         chain, key = _chain_of(name, config)
         _abandon(chain, key, role, as_json)
 
-    if role is Role.PROVIDER:
-        app.command(name="quote", help="Show what training an order may bring.")(_quote_provider)
     if role is Role.VALIDATOR:
         app.command(name="quote", help="Show what validating an order may bring.")(_quote_validator)
     return app
-
-
-def _quote_provider(
-    oid: str,
-    config: Config,
-    cost_per_hour: Annotated[
-        str | None, typer.Option(help="What an hour of this machine costs you, in tokens.")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    parse_id(oid, 32, "an OID")
-    network, settings = _network_of("provider", config)
-    cost_wei = wei(cost_per_hour) if cost_per_hour else 0
-    quotes.provider(network, oid, "0x" + settings.key().address.hex(), cost_wei, as_json)
 
 
 def _quote_validator(oid: str, config: Config, as_json: JsonFlag = False) -> None:
@@ -196,10 +182,6 @@ def _settings(name: str, config: Path) -> Any:
 def _actor(name: str, config: Path) -> Any:
     settings = _settings(name, config)
     match name:
-        case "provider":
-            from offchain.provider import Provider
-
-            return Provider(settings)
         case "validator":
             from offchain.validator import Validator
 

@@ -11,41 +11,41 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offchain.config import ProviderConfig
-from offchain.material import fetch_initial, fetch_task, fetch_training, unhex
-from offchain.models.estimate import estimate
+from offchain.material import unhex
 from offchain.network import LedgerRefused, NetworkError
 from offchain.provider.claims import ClaimedModels
-from offchain.storage import InvalidCid, Unavailable
-from protocol.architecture import parameter_count
+from offchain.provider.fetching import fetch_order
+from offchain.provider.progress import ProgressLog
 from protocol.crypto import commitment, sha256
 from protocol.errors import ProtocolError
 from protocol.transactions import Claim, claim_body
 
 if TYPE_CHECKING:
     from offchain.actor import Actor
-    from offchain.training.engine import Improvement, Progress, TrainingTask
+    from offchain.training.engine import Improvement, Progress, Result
+    from offchain.training.task import TrainingConfig, TrainingTask
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-FETCH_RETRY_S = 1.0
-
-
-class Declined(ProtocolError):
-    """An order that this provider will not or cannot train; says why."""
-
 
 class Job:
     """One order's training, from fetching its data to the last claim before the deadline."""
 
-    def __init__(self, actor: Actor, config: ProviderConfig, detail: Json, folder: Path) -> None:
+    def __init__(
+        self, actor: Actor, config: ProviderConfig, detail: Json, folder: Path, device: Any = None
+    ) -> None:
+        """``device``: the one of ``jax.local_devices()`` to train on; JAX's default if None."""
         self.oid = detail["oid"]
         self.claims = ClaimedModels(folder / "claims")
+        self.events = ProgressLog(folder)
+        self.device = device
         self.progress: Progress | None = None
         self._actor = actor
         self._config = config
@@ -81,14 +81,24 @@ class Job:
             self._train()
         except (ProtocolError, OSError) as reason:
             log.warning("order %s is given up: %s", self.oid, reason)
+            self.events.note("given_up", reason=str(reason))
 
     def _train(self) -> None:
-        from offchain.training.engine import TrainingConfig, train
-
-        task = self._fetch()
+        task = fetch_order(self._detail, self._config, self._actor.stopping, lambda: self.over)
         if task is None:
             return
-        config = TrainingConfig(
+        log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
+        self.events.note("started", device=str(self.device or "default"))
+        result = self._work(task, self._plan())
+        if result.model is None:
+            log.warning("order %s: no model was ready in time, so there is no claim", self.oid)
+        log.info("training ended (%s) after %d steps, score %s", result.reason, result.step, result.score)
+        self.events.note("ended", reason=result.reason, step=result.step, best_score=result.score)
+
+    def _plan(self) -> TrainingConfig:
+        from offchain.training.task import TrainingConfig
+
+        return TrainingConfig(
             seed=self._config.seed,
             batch_size=self._config.batch_size,
             learning_rate=self._config.learning_rate,
@@ -96,52 +106,28 @@ class Job:
             # The whole window: a job that is killed and starts again follows the same plan.
             budget_s=max(1.0, int(self._detail["order"]["trainWindow"]) - self._config.deadline_margin_s),
         )
-        log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
-        result = train(
-            task,
-            config,
-            checkpoint_dir=self._folder / "checkpoints",
-            should_stop=self._should_stop,
-            on_improved=self._claim,
-            on_progress=self._note,
-            time_left=lambda: self._stop_at_s - time.time(),
-        )
-        if result.model is None:
-            log.warning("order %s: no model was ready in time, so there is no claim", self.oid)
-        log.info("training ended (%s) after %d steps, score %s", result.reason, result.step, result.score)
 
-    def _fetch(self) -> TrainingTask | None:
-        """Task and training data; the client publishes the data once the chain has confirmed the order."""
-        from offchain.training.engine import TrainingTask
+    def _work(self, task: TrainingTask, plan: TrainingConfig) -> Result:
+        """Train, claiming what gets better; here and now, on this job's device."""
+        import jax
 
-        while not self._should_stop():
-            try:
-                document = fetch_task(self._detail["order"])
-                count = parameter_count(document.architecture)
-                if count > self._config.max_parameters:
-                    raise Declined(f"{count} parameters are more than this provider trains")
-                needed = estimate(document.architecture, self._config.batch_size).training_bytes
-                if needed > self._config.max_training_bytes:
-                    raise Declined(
-                        f"training takes {needed} bytes by the estimate, more than this provider has"
-                    )
-                fragments = fetch_training(document, unhex(self._detail["blockHash"]))
-                initial = fetch_initial(document)
-            except (Unavailable, InvalidCid) as reason:
-                log.debug("waiting for the data of %s: %s", self.oid, reason)
-                self._actor.stopping.wait(FETCH_RETRY_S)
-                continue
-            return TrainingTask(
-                architecture=document.architecture,
-                fragments=fragments,
-                metric=document.metric,
-                initial=initial,
+        from offchain.training.engine import train
+
+        # For this thread alone: other jobs compute on other devices.
+        with jax.default_device(self.device):
+            return train(
+                task,
+                plan,
+                checkpoint_dir=self._folder / "checkpoints",
+                should_stop=self._should_stop,
+                on_improved=self._claim,
+                on_progress=self._note,
+                time_left=lambda: self._stop_at_s - time.time(),
             )
-        log.warning("the data of order %s was not to be had before its deadline", self.oid)
-        return None
 
     def _note(self, progress: Progress) -> None:
         self.progress = progress
+        self.events.note("progress", **asdict(progress))
 
     def _claim(self, improvement: Improvement) -> None:
         """Commit to a better model; a claim that cannot be placed does not stop the training."""
@@ -154,6 +140,8 @@ class Job:
         except (LedgerRefused, NetworkError) as reason:
             log.warning("the claim on %s was not placed: %s", self.oid, reason)
             return
+        self.events.keep(claimed_score=improvement.score)
+        self.events.note("claimed", step=improvement.step)
         log.info(
             "claimed order %s with holdout score %d at step %d", self.oid, improvement.score, improvement.step
         )

@@ -9,13 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Any
+from collections import Counter
+from typing import Any, Final
 
 from offchain.actor import Actor
-from offchain.config import ProviderConfig
+from offchain.config import InvalidConfig, ProviderConfig
 from offchain.material import unhex
 from offchain.provider.claims import ClaimedModels
 from offchain.provider.job import Job
+from offchain.provider.pool.contributions import contributions_of
+from offchain.provider.pool.desk import Desk
+from offchain.provider.pool.job import PooledJob
+from offchain.provider.pool.settings import PoolSettings
 from offchain.storage import link_to
 from protocol.crypto import sha256
 from protocol.roles import Role
@@ -25,19 +30,31 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+JOB_PATIENCE_S: Final = 15.0
+"""How long a job may take to stop: one dispatch, a claim, a checkpoint."""
+
 
 class Provider(Actor):
-    """Trains up to ``parallel_orders`` orders at once."""
+    """Trains up to ``parallel_orders`` orders at once, each on a device; as a pool's leader one at a time.
+
+    Orders beyond that wait in the ledger: the best paid begins when a place is free.
+    """
 
     config: ProviderConfig
     role = Role.PROVIDER
 
-    def __init__(self, config: ProviderConfig) -> None:
+    def __init__(self, config: ProviderConfig, pool: PoolSettings | None = None) -> None:
         if config.platform is not None:
             os.environ["JAX_PLATFORMS"] = config.platform
         super().__init__(config)
         self.keep_compiled_programs()
         self.jobs: dict[str, Job] = {}
+        self.desk = None if pool is None else Desk(pool, self.key)
+
+    def run(self) -> None:
+        if self.desk is not None:
+            self.desk.start()
+        super().run()
 
     def act(self) -> None:
         self.jobs = {oid: job for oid, job in self.jobs.items() if job.running or not self._over(job)}
@@ -57,16 +74,31 @@ class Provider(Actor):
         running = sum(job.running for job in self.jobs.values())
         left_s = detail["deadlineMs"] / 1000 - time.time()
         return (
-            running < self.config.parallel_orders
-            and int(detail["rewardRateWei"]) >= self.config.min_reward_rate_wei
+            int(detail["rewardRateWei"]) >= self.config.min_reward_rate_wei
             and left_s > 2 * self.config.deadline_margin_s
+            and running < self._places()
         )
+
+    def _places(self) -> int:
+        """How many orders are trained at once."""
+        if self.desk is not None:
+            return 1
+        return self.config.parallel_orders or len(local_devices())
 
     def begin(self, detail: Json) -> None:
         """Start training an order."""
-        job = Job(self, self.config, detail, self._folder(detail["oid"]))
+        folder = self._folder(detail["oid"])
+        if self.desk is not None:
+            record = contributions_of(self.config.data_dir)
+            job: Job = PooledJob(self, self.config, detail, folder, self.desk, record)
+        else:
+            job = Job(self, self.config, detail, folder, self._least_busy_device())
         self.jobs[detail["oid"]] = job
         job.start()
+
+    def _least_busy_device(self) -> Any:
+        busy = Counter(job.device for job in self.jobs.values() if job.running)
+        return min(local_devices(), key=lambda device: busy[device])
 
     def _folder(self, oid: str) -> Any:
         return self.config.data_dir / "orders" / oid[2:]
@@ -101,5 +133,17 @@ class Provider(Actor):
         self.stopping.set()
         # Jobs first: one that has just found a better model still claims it.
         for job in self.jobs.values():
-            job.join(timeout_s=5)
+            job.join(timeout_s=JOB_PATIENCE_S)
+        if self.desk is not None:
+            self.desk.stop()
         super().close()
+
+
+def local_devices() -> list[Any]:
+    """The devices of this process; raises `InvalidConfig` if there are none of the wanted platform."""
+    import jax
+
+    try:
+        return list(jax.local_devices())
+    except RuntimeError as reason:
+        raise InvalidConfig(f"JAX finds no device to train on ({reason}): correct `platform`") from reason

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from offchain.training.step import State
@@ -58,23 +59,31 @@ class Checkpoints:
                 f"{directory} holds the training of another task or configuration: name another directory"
             )
         # The provider decides when to save; a save that ran behind its back could outlive the process.
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        # It saves alone, too: orbax would wait for the other processes of a team, which save nothing.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix="checkpoints"
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, enable_async_checkpointing=False, create=False, multiprocessing_options=alone
+        )
+        (self._directory / "state").mkdir(exist_ok=True)
         self._manager = ocp.CheckpointManager(self._directory / "state", options=options)
 
     def save(self, state: State) -> None:
         """Write the state; it is durable when this returns."""
         step = int(state.step)
         if self._manager.latest_step() != step:
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)))
             self._manager.wait_until_finished()
 
     def restore(self, like: State) -> State | None:
-        """The newest state, shaped and placed like ``like``; None before the first save."""
+        """The newest state, in NumPy arrays shaped like ``like``; None before the first save."""
         step = self._manager.latest_step()
         if step is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        shaped = jax.tree.map(np.asarray, like)
+        restored = self._manager.restore(step, args=ocp.args.StandardRestore(shaped))
         return State(*restored)
 
     def save_best(self, best: Best) -> None:

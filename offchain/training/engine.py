@@ -15,98 +15,40 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from offchain.data import Fragment, concatenate
 from offchain.evaluation.score import Scorer
-from offchain.models.artifact import Tensors, check_tensors, encode_model
-from offchain.models.network import from_tensors, to_tensors
-from offchain.training import step
+from offchain.models.artifact import encode_model
+from offchain.models.network import to_tensors
 from offchain.training.checkpoint import Best, Checkpoints
+from offchain.training.parallel import Stepping, Team
 from offchain.training.schedule import rate, reserve_s
-from protocol.architecture import Architecture, work
-from protocol.crypto import sha256
+from offchain.training.task import TrainingConfig, TrainingTask, deal, fingerprint
 from protocol.errors import InvalidArtifact
 from protocol.metric import perfect_score
+
+__all__ = [
+    "Improvement",
+    "Progress",
+    "Result",
+    "TrainingConfig",
+    "TrainingTask",
+    "train",
+    "use_compilation_cache",
+]
 
 FIRST_STEPS: Final = 16
 """Most steps of the first dispatch, when one step is all that is known."""
 MAX_GROWTH: Final = 4
 """By how much a dispatch may be longer than the one before: a mismeasured one cannot run away."""
 
-HOLDOUT_WORK: Final = 1 << 33
-"""Multiply-adds that scoring the holdout may cost: some seconds, whatever the model and the data."""
-LEAST_HOLDOUT: Final = 128
-SHIFTED_FROM: Final = 16
-"""Images at least so high and wide are moved about a little: what they show stays what it is."""
-
 Reason = Literal["stopped", "steps", "patience", "perfect", "diverged", "time"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """How to train; the defaults suit small models on small data."""
-
-    seed: int = 0
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 100
-    schedule_steps: int = 3_000
-    """Without a budget of time: steps over which the learning rate falls to a twentieth, where it stays."""
-    budget_s: float | None = None
-    """The whole time that the order gives; the rate then follows it, see ``schedule``."""
-    max_steps: int | None = None
-    patience_steps: int | None = 4_000
-    """End when that many steps brought no improvement; None trains until stopped."""
-    holdout_share: float = 0.15
-    steps_per_dispatch: int | None = None
-    """None adapts to ``dispatch_s``; a number makes runs repeat exactly, scoring after every dispatch."""
-    dispatch_s: float = 0.25
-    evaluation_share: float = 0.25
-    """Largest share of time that scoring the holdout may take."""
-    checkpoint_every_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.holdout_share < 1 or not 0 < self.evaluation_share < 1:
-            raise ValueError("holdout_share and evaluation_share lie strictly between 0 and 1")
-        if min(self.batch_size, self.schedule_steps, self.steps_per_dispatch or 1) < 1:
-            raise ValueError("batch_size, schedule_steps and steps_per_dispatch are at least 1")
-        if self.budget_s is not None and self.budget_s <= 0:
-            raise ValueError("budget_s is a time to train in: more than nothing")
-        if not 0 < self.dispatch_s <= 0.5:
-            raise ValueError("dispatch_s lies in (0, 0.5]: should_stop is asked no more often than that")
-
-    def recipe(self, shift: int = 0) -> step.Recipe:
-        """What the compiled program depends on."""
-        return step.Recipe(
-            self.batch_size,
-            self.learning_rate,
-            self.weight_decay,
-            self.warmup_steps,
-            self.schedule_steps if self.budget_s is None else None,
-            shift,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingTask:
-    """What to train."""
-
-    architecture: Architecture
-    fragments: Sequence[Fragment]
-    """The order's training fragments."""
-    metric: str
-    """As in ``protocol.metric``."""
-    initial: Tensors | None = None
-    """Parameters to start from, by tensor name; None starts fresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +67,16 @@ class Progress:
     """Where training stands after a dispatch."""
 
     step: int
+    steps: int
+    """Steps of this dispatch."""
     loss: float
     steps_per_s: float
     best_score: int | None
     """Millionths; None before the first scoring."""
+    time_left_s: float
+    """Seconds in which a last improvement is still worth something; infinite if nobody set an end."""
+    device_bytes: int | None
+    """Memory in use on the device; None where the platform does not tell, as the CPU's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,28 +102,6 @@ def next_steps(steps: int, taken_s: float, dispatch_s: float) -> int:
     return min(max(int(dispatch_s * steps / taken_s), 1), MAX_GROWTH * steps)
 
 
-def _shift_of(samples: Fragment) -> int:
-    """By how many pixels images may be moved; 0 for what is no image or a small one."""
-    if samples.x.dtype != np.uint8 or samples.x.ndim != 4 or min(samples.x.shape[1:3]) < SHIFTED_FROM:
-        return 0
-    return round(min(samples.x.shape[1:3]) / 14)
-
-
-def fingerprint(task: TrainingTask, config: TrainingConfig) -> bytes:
-    """SHA-256 of all that a training run follows from; its checkpoints fit no other."""
-    parts = [
-        b"dtn-training-2",
-        task.architecture.model_dump_json().encode(),
-        task.metric.encode(),
-        repr(astuple(config)).encode(),
-    ]
-    for fragment in task.fragments:
-        parts += [np.ascontiguousarray(fragment.x).tobytes(), np.ascontiguousarray(fragment.y).tobytes()]
-    for name in sorted(task.initial or {}):
-        parts += [name.encode(), np.ascontiguousarray((task.initial or {})[name]).tobytes()]
-    return sha256(b"".join(sha256(part) for part in parts))
-
-
 def train(
     task: TrainingTask,
     config: TrainingConfig,
@@ -186,18 +112,20 @@ def train(
     on_progress: Callable[[Progress], None],
     time_left: Callable[[], float] = lambda: math.inf,
     clock: Callable[[], float] = time.perf_counter,
+    team: Team | None = None,
 ) -> Result:
     """Train until ``should_stop``, until ``time_left`` is used up, or until nothing improves any more.
 
     ``time_left`` are the seconds in which a last improvement is still worth something: training ends before,
     with enough of them to score the last steps. Runs in the calling thread and holds it; callbacks run in it
-    too, and what they raise ends training.
+    too, and what they raise ends training. With a ``team`` this is its process 0; the others `follow`.
 
     Raises:
         InvalidArtifact: the fragments or initial parameters do not fit the task.
+        TeamMismatch: another process of the team trains something else.
         CheckpointMismatch: ``checkpoint_dir`` belongs to another run.
     """
-    run = _Run(task, config, checkpoint_dir, on_improved, time_left, clock)
+    run = _Run(task, config, checkpoint_dir, on_improved, time_left, clock, team)
     try:
         while (reason := run.ended(should_stop)) is None:
             on_progress(run.advance())
@@ -217,25 +145,15 @@ class _Run:
         on_improved: Callable[[Improvement], None],
         time_left: Callable[[], float],
         clock: Callable[[], float],
+        team: Team | None,
     ) -> None:
-        samples = concatenate(task.fragments)
-        if samples.count < 2:
-            raise InvalidArtifact("training needs at least two samples, one of them to hold out")
-        most = max(LEAST_HOLDOUT, HOLDOUT_WORK // work(task.architecture))
-        training, holdout = step.split(samples, config.holdout_share, config.seed, most)
-        initial = None
-        if task.initial is not None:
-            initial = from_tensors(check_tensors(task.initial, task.architecture))
+        training, holdout = deal(task, config)
         self._architecture, self._config = task.architecture, config
         self._on_improved, self._time_left, self._clock = on_improved, time_left, clock
         self._checkpoints = None if directory is None else Checkpoints(directory, fingerprint(task, config))
-        self._data = step.on_device(training)
         self._scorer = Scorer(task.architecture, holdout, task.metric)
         self._perfect = perfect_score(task.metric)
-        self._key = jax.random.key(config.seed)
-        recipe = config.recipe(_shift_of(samples))
-        self._dispatch = step.compiled(task.architecture, recipe)
-        self._state = step.start(task.architecture, recipe, config.seed, initial)
+        self._stepping = Stepping(task, config, training, team)
         self._best: Best | None = None
         self._resume()
         self._steps = config.steps_per_dispatch or 1
@@ -247,17 +165,17 @@ class _Run:
 
     @property
     def _step(self) -> int:
-        return int(self._state.step)
+        return int(self._stepping.state.step)
 
     def _warm_up(self) -> None:
         """Compile everything by one step and one scoring, so that no later duration is a compiler's.
 
-        Results are dropped; a step runs on a copy, since a dispatch consumes its state. All is done twice:
-        the first time tells how long the compiler takes, the second how long the work does.
+        Results are dropped. All is done twice: the first time tells how long the compiler takes, the second
+        how long the work does.
         """
         for _ in range(2):
-            copy, began = jax.tree.map(jnp.copy, self._state), self._clock()
-            jax.block_until_ready(self._dispatch(copy, self._data, self._key, np.int32(1), np.float32(1)))
+            began = self._clock()
+            self._stepping.trial()
             taken_s = max(self._clock() - began, 1e-6)
         if self._config.steps_per_dispatch is None:
             self._steps = min(
@@ -266,16 +184,16 @@ class _Run:
         try:
             for _ in range(2):
                 began = self._clock()
-                self._scorer.score(to_tensors(self._state.parameters))
+                self._scorer.score(to_tensors(self._stepping.state.parameters))
                 self._longest_scoring_s = self._clock() - began
         except InvalidArtifact:
             self._diverged = True
 
     def _resume(self) -> None:
         if self._checkpoints is None:
+            self._stepping.begin(None)
             return
-        restored = self._checkpoints.restore(self._state)
-        self._state = self._state if restored is None else restored
+        self._stepping.begin(self._checkpoints.restore(self._stepping.fresh))
         self._best = self._checkpoints.load_best()
         if self._best is not None and not self._best.reported:
             self._report(self._best)
@@ -303,10 +221,7 @@ class _Run:
         steps, began = self._steps, self._clock()
         if self._config.max_steps is not None:
             steps = min(steps, self._config.max_steps - self._step)
-        self._state, loss = self._dispatch(
-            self._state, self._data, self._key, np.int32(steps), np.float32(self._rate())
-        )
-        mean_loss = float(loss)
+        mean_loss = float(self._stepping.run(steps, self._rate()))
         taken_s = max(self._clock() - began, 1e-6)
         self._diverged = not np.isfinite(mean_loss)
         self._unscored_s += taken_s
@@ -320,7 +235,15 @@ class _Run:
         ):
             self._save()
         best_score = None if self._best is None else self._best.score
-        return Progress(self._step, mean_loss, steps / taken_s, best_score)
+        return Progress(
+            self._step,
+            steps,
+            mean_loss,
+            steps / taken_s,
+            best_score,
+            self._time_left(),
+            self._stepping.device_bytes(),
+        )
 
     def _rate(self) -> float:
         budget_s = self._config.budget_s
@@ -334,7 +257,7 @@ class _Run:
 
     def _score(self) -> None:
         began = self._clock()
-        tensors = to_tensors(self._state.parameters)
+        tensors = to_tensors(self._stepping.state.parameters)
         try:
             score = self._scorer.score(tensors)
         except InvalidArtifact:
@@ -358,7 +281,7 @@ class _Run:
 
     def _save(self) -> None:
         assert self._checkpoints is not None
-        self._checkpoints.save(self._state)
+        self._checkpoints.save(self._stepping.state)
         self._saved_at = self._clock()
 
     def finish(self, reason: Reason) -> Result:
@@ -369,6 +292,7 @@ class _Run:
             self._score()
         if self._checkpoints is not None and not self._diverged:
             self._save()
+        self._stepping.end()
         if self._best is None:
             return Result(None, None, self._step, reason)
         return Result(self._best.model, self._best.score, self._step, reason)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offchain.data import Fragment
 from offchain.models.network import Parameters, build, initialise, with_statistics
@@ -123,8 +124,13 @@ def mean_loss(architecture: Architecture, outputs: jax.Array, y: jax.Array) -> j
 
 
 @lru_cache(maxsize=16)
-def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
-    """The dispatch of one architecture and recipe."""
+def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = None) -> Dispatch:
+    """The dispatch of one architecture and recipe.
+
+    With a ``mesh``, whose one axis is ``data``, each device works on its share of every batch: state and
+    samples are replicated over it, and the batch size is a multiple of its size. What is drawn does not
+    depend on it.
+    """
     network, transformation = build(architecture, training=True), optimiser(recipe)
     compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
@@ -140,6 +146,9 @@ def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
         drawn = jax.random.randint(own, (recipe.batch_size,), 0, len(data.y))
         # The draw of the batch is as it was before layers drew anything; theirs is a key apart.
         apart = jax.random.fold_in(own, 1)
+        if mesh is not None:
+            # All that follows from the indices is dealt out with them.
+            drawn = jax.lax.with_sharding_constraint(drawn, NamedSharding(mesh, PartitionSpec("data")))
         x = data.x[drawn]
         if recipe.shift:
             x = shifted(x, jax.random.fold_in(own, 2), recipe.shift)
@@ -162,9 +171,10 @@ def compiled(architecture: Architecture, recipe: Recipe) -> Dispatch:
         after, total = jax.lax.fori_loop(0, steps, lambda _, carry: body(carry, data, key, rate), carry)
         return after, total / jnp.maximum(steps, 1)
 
+    replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     if not _loops_slowly(architecture):
-        return jax.jit(loop, donate_argnums=0)
-    single = jax.jit(body, donate_argnums=0)
+        return jax.jit(loop, donate_argnums=0, out_shardings=replicated)
+    single = jax.jit(body, donate_argnums=0, out_shardings=replicated)
 
     def queue(state: State, data: Data, key: jax.Array, steps: Any, rate: Any) -> tuple[State, jax.Array]:
         carry = (state, jnp.float32(0))

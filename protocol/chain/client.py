@@ -184,7 +184,38 @@ class ChainClient:
         with chain_errors("cannot read the settlement contract"):
             return bool(self.settlement.functions.claimed(to_checksum_address(account), epoch).call())
 
+    def block_number(self) -> int:
+        """The chain's head."""
+        with chain_errors("cannot read the chain's head"):
+            return int(self.web3.eth.block_number)
+
+    def has_pending(self) -> bool:
+        """Whether a transaction of this account waits to be mined."""
+        assert self._account is not None, "only who has a key sends"
+        with chain_errors("cannot read the account's transactions"):
+            counts = [
+                self.web3.eth.get_transaction_count(self._account.address, block)
+                for block in ("latest", "pending")
+            ]
+        return counts[0] != counts[1]
+
+    def transfers_to(self, account: bytes, *, after_block: int) -> list[tuple[str, int]]:
+        """This account's transfers of tokens to another, oldest first: transaction (0x-hex) and wei."""
+        assert self._account is not None, "only who has a key sends"
+        if self.block_number() <= after_block:
+            return []
+        parties = {"from": self._account.address, "to": to_checksum_address(account)}
+        with chain_errors("cannot read the transfers of tokens"):
+            logs = self.token.events.Transfer().get_logs(from_block=after_block + 1, argument_filters=parties)
+        return [("0x" + bytes(log["transactionHash"]).hex(), int(log["args"]["value"])) for log in logs]
+
     # Sending ---------------------------------------------------------------------------------------
+
+    def transfer(self, account: bytes, amount_wei: int) -> Any:
+        """Send tokens to another account; returns the receipt."""
+        self._require_funds(amount_wei)
+        doing = f"0x{account.hex()} was not sent its tokens"
+        return self.send(self.token.functions.transfer(to_checksum_address(account), amount_wei), doing)
 
     def send(self, function: Any, doing: str) -> Any:
         """Sign and send one contract call and wait for its receipt.

@@ -11,6 +11,7 @@ from aggregator.config import AggregatorConfig
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, ProviderConfig, ValidatorConfig, VerifierConfig
 from offchain.data import decode_fragment, form_of
+from offchain.provider.pool import PoolSettings
 from offchain.storage import EmbeddedStore
 from offchain.storage.cid import Cid
 from tests.chain import chainless_network
@@ -35,7 +36,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
 
 def test_every_example_is_tested_here() -> None:
     found = {path.name for path in EXAMPLES.iterdir()}
-    assert found == {f"{name}.toml" for name in CONFIGS} | {f"{name}.yaml" for name in TASKS}
+    assert found == {f"{name}.toml" for name in [*CONFIGS, "pool"]} | {f"{name}.yaml" for name in TASKS}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -46,10 +47,18 @@ def test_an_example_configuration_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_example_configuration_shows_every_key_and_tells_the_default(name: str) -> None:
-    text = (EXAMPLES / f"{name}.toml").read_text(encoding="utf-8")
-    shown = {line.lstrip("# ").partition(" = ")[0]: line for line in text.splitlines() if " = " in line}
     config = CONFIGS[name].read(EXAMPLES / f"{name}.toml")  # type: ignore[attr-defined]
-    for key, field in CONFIGS[name].model_fields.items():
+    shows_every_key(EXAMPLES / f"{name}.toml", config)
+
+
+def test_the_example_of_a_pool_is_read_and_shows_every_key() -> None:
+    shows_every_key(EXAMPLES / "pool.toml", PoolSettings.read(EXAMPLES / "pool.toml"))
+
+
+def shows_every_key(path: Path, config: BaseModel) -> None:
+    text = path.read_text(encoding="utf-8")
+    shown = {line.lstrip("# ").partition(" = ")[0]: line for line in text.splitlines() if " = " in line}
+    for key, field in type(config).model_fields.items():
         assert key in shown, f"{key} is not shown"
         if shown[key].startswith("#") or "(set this)" in shown[key] or field.is_required():
             continue

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dtn.devnet.anvil import free_ports
+from offchain.serving import CannotServe
 from offchain.storage import EmbeddedStore, Gateway
-from offchain.storage.gateway import GatewayError
 
 
 def test_the_ports_of_a_network_differ() -> None:
@@ -21,7 +21,7 @@ def test_the_ports_of_a_network_differ() -> None:
 def test_a_second_gateway_at_an_address_is_refused_before_the_first_has_started(tmp_path: Path) -> None:
     first = Gateway(EmbeddedStore(tmp_path / "first"))
     try:
-        with pytest.raises(GatewayError, match="choose another port"):
+        with pytest.raises(CannotServe, match="choose another port"):
             Gateway(EmbeddedStore(tmp_path / "second"), port=int(first.url.rpartition(":")[2]))
     finally:
         first.stop()
