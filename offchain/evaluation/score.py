@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from offchain.data import Fragment, check_inputs, concatenate
 from offchain.evaluation import exact_jax, metrics, specification
 from offchain.evaluation.arithmetic import Activations
+from offchain.evaluation.means import Means
 from offchain.models.artifact import Tensors, check_tensors, decode_model
 from protocol.architecture import Architecture
 from protocol.crypto import keccak256
@@ -27,6 +29,8 @@ from protocol.merkle import root
 
 EVALUATOR: Final = "exact-1"
 """The version that a task document names; any change of any integer is another version."""
+
+USUAL_MEANS: Final = Means()
 
 Backend = Literal["auto", "specification", "jax"]
 
@@ -50,13 +54,14 @@ def outputs_of(
     *,
     backend: Backend = "auto",
     batch_size: int | None = None,
+    means: Means = USUAL_MEANS,
 ) -> Activations:
     """Integer outputs of all samples; ``evaluate`` does not need them all at once.
 
     Raises:
         InvalidArtifact: the tensors, or the samples, are not the architecture's.
     """
-    pieces = _outputs(check_tensors(tensors, architecture), architecture, x, backend, batch_size)
+    pieces = _outputs(check_tensors(tensors, architecture), architecture, x, backend, batch_size, means)
     q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
     return Activations(q.astype(np.int64), fraction.astype(np.int64))
 
@@ -67,6 +72,7 @@ def _outputs(
     x: NDArray[Any],
     backend: Backend,
     batch_size: int | None,
+    means: Means,
 ) -> Iterator[Activations]:
     check_inputs(x, architecture.input_shape, architecture.vocabulary)
     prepared = specification.prepare(tensors, architecture)
@@ -76,8 +82,8 @@ def _outputs(
             specification.run(prepared, architecture, x[start : start + size])
             for start in range(0, len(x), size)
         )
-    batches = exact_jax.inputs_in_batches(x, size)
-    return exact_jax.stream(prepared, architecture, batches, images=x.dtype == np.uint8)
+    plans = exact_jax.plans_for(prepared, architecture, x.dtype == np.uint8, size, len(x), means.container)
+    return exact_jax.stream(prepared, architecture, exact_jax.inputs_in_batches(x, size), plans)
 
 
 def leaves(outputs: Activations, first: int = 0) -> list[bytes]:
@@ -106,11 +112,13 @@ def evaluate(
     *,
     backend: Backend = "auto",
     batch_size: int | None = None,
+    means: Means = USUAL_MEANS,
 ) -> Evaluation:
     """Score and digest of a model file on the samples of the fragments, in their order.
 
     Args:
         metric: see ``protocol.metric``. backend: ``auto`` is the fast one; all give the same integers.
+            means: how this machine is to compute; changes no integer.
 
     Raises:
         InvalidArtifact: the file is not a model of this architecture, or there is no sample.
@@ -118,7 +126,7 @@ def evaluate(
     tensors = decode_model(model, architecture)
     samples = concatenate(fragments)
     kept, hashed = metrics.tally(metric), list[bytes]()
-    for outputs in _outputs(tensors, architecture, samples.x, backend, batch_size):
+    for outputs in _outputs(tensors, architecture, samples.x, backend, batch_size, means):
         first = len(hashed)
         kept.add(outputs, samples.y[first : first + len(outputs.q)])
         hashed += leaves(outputs, first)
@@ -134,11 +142,17 @@ class Scorer:
         InvalidArtifact: the samples are not the architecture's.
     """
 
-    def __init__(self, architecture: Architecture, samples: Fragment, metric: str) -> None:
+    def __init__(
+        self, architecture: Architecture, samples: Fragment, metric: str, means: Means = USUAL_MEANS
+    ) -> None:
         check_inputs(samples.x, architecture.input_shape, architecture.vocabulary)
         self._architecture, self._samples, self._metric = architecture, samples, metric
-        size = exact_jax.batch_size_for(architecture, samples.count)
-        self._batches = list(exact_jax.inputs_in_batches(samples.x, size))
+        self._means = means
+        self._size = exact_jax.batch_size_for(architecture, samples.count)
+        self._batches = [
+            (count, jax.device_put(batch))
+            for count, batch in exact_jax.inputs_in_batches(samples.x, self._size)
+        ]
 
     def score(self, tensors: Mapping[str, NDArray[Any]]) -> int:
         """Millionths: the score that ``evaluate`` gives the encoded tensors on these samples.
@@ -148,9 +162,16 @@ class Scorer:
         """
         checked = check_tensors(tensors, self._architecture)
         prepared = specification.prepare(checked, self._architecture)
-        images = self._samples.x.dtype == np.uint8
+        plans = exact_jax.plans_for(
+            prepared,
+            self._architecture,
+            self._samples.x.dtype == np.uint8,
+            self._size,
+            self._samples.count,
+            self._means.container,
+        )
         kept, first = metrics.tally(self._metric), 0
-        for outputs in exact_jax.stream(prepared, self._architecture, self._batches, images=images):
+        for outputs in exact_jax.stream(prepared, self._architecture, self._batches, plans):
             kept.add(outputs, self._samples.y[first : first + len(outputs.q)])
             first += len(outputs.q)
         return kept.score()

@@ -23,7 +23,7 @@ from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation import functions as curves
 from offchain.evaluation.arithmetic import Activations, spread
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT64_EXACT, Contraction, plan_contraction
+from offchain.evaluation.bounds import FLOAT64_EXACT, Contraction, Way, plan_contraction
 from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
 from offchain.evaluation.quantise import Linear, quantise_linear, quantise_vector
 from offchain.models.layers.contraction import dot, scaled_sums
@@ -64,14 +64,14 @@ def _prepare(tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
     )
 
 
-def _plan(prepared: Recurrent, limit: int) -> tuple[RecurrentPlan, int]:
+def _plan(prepared: Recurrent, limit: int, way: Way) -> tuple[RecurrentPlan, int]:
     # A cell: one more per step, at 2**20, times a gate at 2**15, beside another product of the kind.
     assert (MAX_POSITIONS + 1) << (ARGUMENT_FRACTION + GATE_FRACTION + 1) < FLOAT64_EXACT
     # The largest argument times a reset gate.
     assert 1 << (PART_BITS + 1 + GATE_FRACTION) < FLOAT64_EXACT
     plans = (
-        plan_contraction(prepared.kernel.weight, limit),
-        plan_contraction(prepared.recurrent.weight, STATE_LIMIT),
+        plan_contraction(prepared.kernel.weight, limit, way.weights),
+        plan_contraction(prepared.recurrent.weight, STATE_LIMIT, way.weights),
     )
     return plans, STATE_LIMIT
 
@@ -138,7 +138,7 @@ def _steps(recurrent: Linear, plan: Contraction) -> _Steps:
     # Widened before the loop: XLA would widen them again in each step.
     weight, multiplier = jnp.asarray(recurrent.weight), jnp.asarray(recurrent.multiplier)
     widened: dict[str, Any] = {
-        "weight": weight.astype(jnp.float32),
+        "weight": weight.astype(plan.container),
         "multiplier": multiplier.astype(plan.wide),
     }
     return _Steps(recurrent._replace(**widened), plan)
@@ -223,8 +223,10 @@ class LstmKind(LayerKind[Lstm]):
     def prepare(self, layer: Lstm, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         return _prepare(tensors)
 
-    def plan(self, layer: Lstm, shape: Shape, limit: int, prepared: Recurrent) -> tuple[RecurrentPlan, int]:
-        return _plan(prepared, limit)
+    def plan(
+        self, layer: Lstm, shape: Shape, limit: int, prepared: Recurrent, way: Way
+    ) -> tuple[RecurrentPlan, int]:
+        return _plan(prepared, limit, way)
 
     def module(self, layer: Lstm, name: str, training: bool) -> Module:
         return LstmModule(layer.features, name=name)
@@ -294,8 +296,10 @@ class GruKind(LayerKind[Gru]):
     def prepare(self, layer: Gru, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         return _prepare(tensors)
 
-    def plan(self, layer: Gru, shape: Shape, limit: int, prepared: Recurrent) -> tuple[RecurrentPlan, int]:
-        return _plan(prepared, limit)
+    def plan(
+        self, layer: Gru, shape: Shape, limit: int, prepared: Recurrent, way: Way
+    ) -> tuple[RecurrentPlan, int]:
+        return _plan(prepared, limit, way)
 
     def module(self, layer: Gru, name: str, training: bool) -> Module:
         return GruModule(layer.features, name=name)
