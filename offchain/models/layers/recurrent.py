@@ -179,12 +179,22 @@ def _over_positions(step: Any, carry: Any, inputs: jax.Array) -> jax.Array:
     return outputs.swapaxes(0, 1)
 
 
+def _states_after(step: Any, carry: Any, parts: jax.Array, state_of: Any) -> Traced:
+    """The states after each position, for a ``step`` from what is carried to what is carried next.
+
+    A step puts out the state that it is handed, not the one that it makes: XLA would make that twice.
+    """
+
+    def lagging(carry: Any, part: jax.Array) -> Any:
+        return step(carry, part), state_of(carry).astype(jnp.float32)
+
+    last, before = jax.lax.scan(lagging, carry, parts.swapaxes(0, 1))
+    states = jnp.concatenate([before[1:], state_of(last).astype(jnp.float32)[None]]).swapaxes(0, 1)
+    return Traced(states, jnp.full(states.shape[:2], STATE_FRACTION, jnp.int32))
+
+
 def _states(q: NDArray[Any]) -> Activations:
     return Activations(q, np.full(q.shape[:2], STATE_FRACTION, np.int64))
-
-
-def _states_traced(q: jax.Array) -> Traced:
-    return Traced(q.astype(jnp.float32), jnp.full(q.shape[:2], STATE_FRACTION, jnp.int32))
 
 
 class LstmModule(linen.Module):
@@ -254,10 +264,10 @@ class LstmKind(LayerKind[Lstm]):
             enter, forget, leave = jnp.split(gates, 3, axis=-1)
             cell = _next_cell(cell, forget, enter, _tanh_traced(new))
             state = _shift(leave * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
-            return (state, cell), state
+            return state, cell
 
         zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
-        return _states_traced(_over_positions(step, (zeros, zeros), parts))
+        return _states_after(step, (zeros, zeros), parts, lambda carry: carry[0])
 
 
 class GruModule(linen.Module):
@@ -333,8 +343,7 @@ class GruKind(LayerKind[Gru]):
             both = jnp.concatenate([update + from_update, reset + from_reset], axis=-1)
             keep, admit = jnp.split(_gate_traced(both), 2, axis=-1)
             gated = _shift(admit * (from_new + own), GATE_FRACTION)
-            cell = _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
-            return cell, _shift(cell, _CELL_DROP)
+            return _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
 
         zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
-        return _states_traced(_over_positions(step, zeros, parts))
+        return _states_after(step, zeros, parts, lambda cell: _shift(cell, _CELL_DROP))
