@@ -89,7 +89,8 @@ def measure(
     x = random_inputs(architecture, samples, rng)
     ending = shapes(architecture)[-1]
     fragment = Fragment(x, rng.integers(0, ending[-1], (samples, *ending[:-1]), dtype=np.int32))
-    size = exact_jax.batch_size_for(architecture, samples)
+    means = Means(container=container)
+    size = exact_jax.batch_size_for(architecture, samples, means)
     apply, parameters = jax.jit(build(architecture).apply), {"params": from_tensors(tensors)}
     parameters = jax.device_put(parameters)
 
@@ -102,13 +103,13 @@ def measure(
 
     prepared, model = specification.prepare(tensors, architecture), encode_model(tensors, architecture)
     start = time.perf_counter()
-    exact_jax.run(prepared, architecture, x, container=container)
+    exact_jax.run(prepared, architecture, x, means=means)
     first = time.perf_counter() - start
     in_float, exact, whole = medians(
         [
             real,
-            lambda: exact_jax.run(prepared, architecture, x, container=container),
-            lambda: evaluate(model, architecture, [fragment], "accuracy", means=Means(container=container)),
+            lambda: exact_jax.run(prepared, architecture, x, means=means),
+            lambda: evaluate(model, architecture, [fragment], "accuracy", means=means),
         ],
         repeats,
     )

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.evaluation.means import Means
-from offchain.evaluation.score import USUAL_MEANS, Backend, leaves, outputs_of
+from offchain.evaluation.means import USUAL_MEANS, Means
+from offchain.evaluation.score import Backend, leaves, outputs_of
 from offchain.models.artifact import Tensors
 from offchain.models.families import cnn, lstm, mlp, resnet, transformer
 from protocol.architecture import (

@@ -1,9 +1,9 @@
 """``exact-1`` in JAX: compiled per kind and shape of layer, streamed in batches, equal to the specification.
 
 Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
-looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples (``stream``);
-parameters are arguments of the compiled program, so scoring a model again and again while it trains
-compiles once.
+looks at a second sample; memory bounded by the budget in ``Means`` whatever the model and the number of
+samples (``memory.py``); parameters are arguments of the compiled program, so scoring a model again and
+again while it trains compiles once.
 
 Source: design section 7; docs/exact-1.md.
 """
@@ -24,12 +24,14 @@ from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, FINEST, Activations
 from offchain.evaluation.arithmetic_jax import Traced, x64
 from offchain.evaluation.bounds import USUAL, Way
 from offchain.evaluation.containers import Choice, fastest, ways
+from offchain.evaluation.means import USUAL_MEANS, Means
+from offchain.evaluation.memory import samples_within
 from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
 from offchain.models.layers import VOCABULARY
 from protocol.architecture import Architecture, Layer, Shape, recurrent_steps, scratch, shapes
 
 BATCH_VALUES: Final = 1 << 22
-"""Scalars of the largest array in one batch, of eight bytes each at most; a few such live at once."""
+"""Scalars of the largest array in one batch: beyond that a larger batch gains nothing."""
 CACHED_VALUES: Final = 1 << 18
 """The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
 touches a step at a time, and wants large batches."""
@@ -42,11 +44,16 @@ _IMAGE_VALUES: Final = quantise_inputs(np.arange(256, dtype=np.uint8)).q.astype(
 Plans = tuple[Hashable, ...]
 
 
-def batch_size_for(architecture: Architecture, samples: int) -> int:
-    """Samples per batch: a power of two, within ``BATCH_VALUES`` and no larger than needed."""
+def batch_size_for(architecture: Architecture, samples: int, means: Means = USUAL_MEANS) -> int:
+    """Samples per batch: a power of two, what the memory budget and caches ask for, no larger than needed.
+
+    Raises:
+        OverBudget: not even one sample fits the budget.
+    """
+    within = samples_within(architecture, means.memory_bytes, ways(means.container, samples))
     cached = jax.default_backend() == "cpu" and not recurrent_steps(architecture)
     values = CACHED_VALUES if cached else BATCH_VALUES
-    fitting = max(1, min(MAX_BATCH, values // scratch(architecture)))
+    fitting = min(MAX_BATCH, max(1, values // scratch(architecture)), within)
     return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
 
 
@@ -177,14 +184,18 @@ def compiled_stage(layers: tuple[Layer, ...], plans: Plans) -> Callable[..., Tra
     return stage if VOCABULARY[layers[0].kind].compiles_itself else jax.jit(stage)
 
 
-def inputs_in_batches(x: NDArray[Any], batch_size: int) -> Iterator[tuple[int, Traced]]:
-    """Samples as integers, batch by batch, in host memory; the last is filled up with its first sample."""
-    for start in range(0, len(x), batch_size):
-        piece = x[start : start + batch_size]
+def inputs_in_batches(pieces: Iterable[NDArray[Any]], batch_size: int) -> Iterator[tuple[int, Traced]]:
+    """Samples as integers in host memory, batch by batch; each is filled up to size with its first sample."""
+    for piece in pieces:
         count = len(piece)
         if count < batch_size:
             piece = np.concatenate([piece, np.repeat(piece[:1], batch_size - count, axis=0)])
         yield count, quantise_fast(piece)
+
+
+def cut(x: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+    """Views of ``x``, ``size`` samples at a time."""
+    return (x[start : start + size] for start in range(0, len(x), size))
 
 
 def quantise_fast(x: NDArray[Any]) -> Traced:
@@ -230,7 +241,7 @@ def run(
     architecture: Architecture,
     x: NDArray[Any],
     batch_size: int | None = None,
-    container: Choice = "auto",
+    means: Means = USUAL_MEANS,
 ) -> Activations:
     """Outputs of the model, the same integers as ``specification.run``.
 
@@ -239,10 +250,11 @@ def run(
 
     Raises:
         UnprovenBound: for some layer nothing is proved exact.
+        OverBudget: not even one sample fits the memory budget.
     """
-    size = batch_size_for(architecture, len(x)) if batch_size is None else batch_size
-    plans = plans_for(prepared, architecture, x.dtype == np.uint8, size, len(x), container)
-    pieces = stream(prepared, architecture, inputs_in_batches(x, size), plans)
+    size = batch_size_for(architecture, len(x), means) if batch_size is None else batch_size
+    plans = plans_for(prepared, architecture, x.dtype == np.uint8, size, len(x), means.container)
+    pieces = stream(prepared, architecture, inputs_in_batches(cut(x, size), size), plans)
     q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
     return Activations(q.astype(np.int64), fraction.astype(np.int64))
 

@@ -10,6 +10,7 @@ Source: docs/exact-1.md, "Attention"; design section 7; Vaswani et al. 2017 for 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -50,6 +51,9 @@ _WEIGHT_DROP: Final = CURVE_FRACTION - 15
 """Weights meet the values with 15 bits, of which two limbs make the product."""
 _FINEST_WEIGHT: Final = 40
 """A weight that is to be taken that many bits coarser is nothing."""
+_BLOCKS: Final = 2
+"""Into how many blocks queries are cut, so that a quarter of the scores, which nobody sees, is never
+computed; more blocks cost more to start than they save."""
 
 
 class Attention(NamedTuple):
@@ -193,52 +197,72 @@ def _split(x: Traced, inner: Linear, heads: int, plan: Contraction) -> tuple[Tra
     return Traced(q[0], fractions[0]), Traced(q[1], fractions[1]), Traced(q[2], fractions[2])
 
 
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """First and last position of each block of queries: a block meets no key after its last query."""
+    edges = sorted({length * part // _BLOCKS for part in range(_BLOCKS + 1)})
+    return list(itertools.pairwise(edges))
+
+
+def _seen(start: int, stop: int) -> jax.Array:
+    return jnp.tril(jnp.ones((stop - start, stop), bool), start)
+
+
 @partial(jax.jit, static_argnums=2)
-def _scores(query: Traced, key: Traced, plan: AttentionPlan) -> jax.Array:
-    """``[n, heads, positions, positions]`` int32 in ``2**-20``; what is not seen has the least."""
+def _scores(query: Traced, key: Traced, plan: AttentionPlan) -> list[jax.Array]:
+    """By block, ``[n, heads, queries, keys]`` int32 in ``2**-20``; what is not seen has the least."""
     scale, scale_fraction = scale_of(query.q.shape[-1])
-    have = query.fraction[..., :, None] + key.fraction[..., None, :] + scale_fraction
-    products = _product(query.q, key.q.swapaxes(-1, -2), plan.meeting)
-    scaled = products.astype(plan.scores) * scale
-    scores = arithmetic_jax.align_saturating(scaled, have, ARGUMENT_FRACTION, SCORE_BITS)
-    return jnp.where(_seen(scores), scores.astype(jnp.int32), -(1 << SCORE_BITS))
-
-
-def _seen(scores: jax.Array) -> jax.Array:
-    return jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    scores = []
+    for start, stop in _blocks(query.q.shape[2]):
+        products = _product(query.q[:, :, start:stop], key.q[:, :, :stop].swapaxes(-1, -2), plan.meeting)
+        have = query.fraction[:, :, start:stop, None] + key.fraction[:, :, None, :stop] + scale_fraction
+        scaled = products.astype(plan.scores) * scale
+        aligned = arithmetic_jax.align_saturating(scaled, have, ARGUMENT_FRACTION, SCORE_BITS)
+        scores.append(jnp.where(_seen(start, stop), aligned.astype(jnp.int32), -(1 << SCORE_BITS)))
+    return scores
 
 
 @jax.jit
-def _weights(scores: jax.Array) -> jax.Array:
+def _weights(scores: list[jax.Array]) -> list[jax.Array]:
     """``exp`` of each score less its row's largest, int32 at ``2**-23``; zero for what is not seen."""
-    largest = scores.max(axis=-1, keepdims=True)
-    # Raised to the furthest that counts before they are subtracted: two scores may lie 2**31 apart.
-    distance = largest - jnp.maximum(scores, largest - (1 << ARGUMENT_BITS))
-    return jnp.where(_seen(scores), curves.curve_at_traced(curves.DECAY, distance), 0)
+    weights = []
+    for block in scores:
+        largest = block.max(axis=-1, keepdims=True)
+        # Raised to the furthest that counts before they are subtracted: two scores may lie 2**31 apart.
+        distance = largest - jnp.maximum(block, largest - (1 << ARGUMENT_BITS))
+        queries, keys = block.shape[-2:]
+        value = curves.curve_at_traced(curves.DECAY, distance)
+        weights.append(jnp.where(_seen(keys - queries, keys), value, 0))
+    return weights
 
 
 @partial(jax.jit, static_argnums=2)
-def _mixed(weights: jax.Array, value: Traced, plan: AttentionPlan) -> Traced:
+def _mixed(weights: list[jax.Array], value: Traced, plan: AttentionPlan) -> Traced:
     """Weighted sums of the values, each row in the coarsest fraction of the values it sees."""
     common = jax.lax.cummin(value.fraction, axis=2)
-    coarser = jnp.clip(value.fraction[..., None, :] - common[..., :, None], 0, _FINEST_WEIGHT)
-    shifted = arithmetic_jax.round_shift(weights.astype(jnp.float32), _WEIGHT_DROP + coarser)
-    if plan.mixing == "int8":
-        # Weights up to 2**15 have no int8 limbs; less a half of it they have, and the half is put back.
-        half = 1 << (ACTIVATION_BITS - 1)
-        whole = value.q.astype(jnp.float64).sum(axis=-2, keepdims=True) * half
-        products = _product(shifted - half, value.q, plan.mixing) + whole
-    else:
-        products = _product(shifted, value.q, plan.mixing)
-    return arithmetic_jax.normalise(products, common - _WEIGHT_DROP)
+    sums = []
+    for block in weights:
+        queries, keys = block.shape[-2:]
+        rows, values = slice(keys - queries, keys), value.q[:, :, :keys]
+        finer = value.fraction[:, :, None, :keys] - common[:, :, rows, None]
+        drop = _WEIGHT_DROP + jnp.clip(finer, 0, _FINEST_WEIGHT)
+        shifted = arithmetic_jax.round_shift(block.astype(jnp.float32), drop)
+        if plan.mixing == "int8":
+            # Weights up to 2**15 have no int8 limbs; less a half of it they have, and it is put back.
+            half = 1 << (ACTIVATION_BITS - 1)
+            whole = values.astype(jnp.float64).sum(axis=-2, keepdims=True) * half
+            sums.append(_product(shifted - half, values, plan.mixing) + whole)
+        else:
+            sums.append(_product(shifted, values, plan.mixing))
+    return arithmetic_jax.normalise(jnp.concatenate(sums, axis=2), common - _WEIGHT_DROP)
 
 
 @jax.jit
-def _divided(mixed: Traced, weights: jax.Array) -> Traced:
+def _divided(mixed: Traced, weights: list[jax.Array]) -> Traced:
     """The sums over the totals of their weights: ``[n, positions, heads, width]``."""
     # A weight is at most one.
-    total_type = jnp.int32 if weights.shape[-1] << CURVE_FRACTION <= INT32_EXACT else jnp.int64
-    total = weights.sum(axis=-1, dtype=total_type).astype(jnp.int64)
+    narrow = weights[-1].shape[-1] << CURVE_FRACTION <= INT32_EXACT
+    totals = [block.sum(axis=-1, dtype=jnp.int32 if narrow else jnp.int64) for block in weights]
+    total = jnp.concatenate(totals, axis=2).astype(jnp.int64)
     bits = (64 - jax.lax.clz(total) + _INVERSE_BITS).astype(jnp.int32)
     inverse = ((jnp.int64(2) << bits.astype(jnp.int64)) + total) // (2 * total)
     products = mixed.q.astype(jnp.float64) * spread(inverse.astype(jnp.float64), mixed.q)
