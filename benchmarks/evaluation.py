@@ -1,6 +1,7 @@
 """Exact evaluation against float32 inference: how much the agreed integer costs.
 
     python -m benchmarks.evaluation [--json] [--samples 2048] [--repeats 9] [--family transformer]
+        [--container auto]
 
 For each model, in one run and taking turns: float32 inference (Flax, jitted, same batches) and the exact
 outputs (``exact_jax``), both from samples in host memory to outputs in host memory; and the whole of
@@ -24,6 +25,8 @@ import numpy as np
 
 from offchain.data import Fragment
 from offchain.evaluation import exact_jax, specification
+from offchain.evaluation.containers import CHOICES, Choice
+from offchain.evaluation.means import Means
 from offchain.evaluation.score import evaluate
 from offchain.models.artifact import encode_model
 from offchain.models.families import cnn, lstm, mlp, resnet, transformer
@@ -77,14 +80,17 @@ def random_inputs(architecture: Architecture, count: int, rng: np.random.Generat
     return rng.standard_normal(shape, np.float32)
 
 
-def measure(architecture: Architecture, samples: int, repeats: int) -> dict[str, float | int]:
+def measure(
+    architecture: Architecture, samples: int, repeats: int, container: Choice = "auto"
+) -> dict[str, float | int]:
     """One model's row: milliseconds, ratios, compile time in seconds."""
     rng = np.random.default_rng(0)
     tensors = to_tensors(initialise(architecture, 0))
     x = random_inputs(architecture, samples, rng)
     ending = shapes(architecture)[-1]
     fragment = Fragment(x, rng.integers(0, ending[-1], (samples, *ending[:-1]), dtype=np.int32))
-    size = exact_jax.batch_size_for(architecture, samples)
+    means = Means(container=container)
+    size = exact_jax.batch_size_for(architecture, samples, means)
     apply, parameters = jax.jit(build(architecture).apply), {"params": from_tensors(tensors)}
     parameters = jax.device_put(parameters)
 
@@ -97,13 +103,13 @@ def measure(architecture: Architecture, samples: int, repeats: int) -> dict[str,
 
     prepared, model = specification.prepare(tensors, architecture), encode_model(tensors, architecture)
     start = time.perf_counter()
-    exact_jax.run(prepared, architecture, x)
+    exact_jax.run(prepared, architecture, x, means=means)
     first = time.perf_counter() - start
     in_float, exact, whole = medians(
         [
             real,
-            lambda: exact_jax.run(prepared, architecture, x),
-            lambda: evaluate(model, architecture, [fragment], "accuracy"),
+            lambda: exact_jax.run(prepared, architecture, x, means=means),
+            lambda: evaluate(model, architecture, [fragment], "accuracy", means=means),
         ],
         repeats,
     )
@@ -127,13 +133,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--family", action="append", choices=tuple(MODELS))
+    parser.add_argument("--container", choices=CHOICES, default="auto")
     arguments = parser.parse_args()
     rows: dict[str, dict[str, float | int | str]] = {}
     for family in arguments.family or MODELS:
         for name, model in MODELS[family].items():
             # Samples as work allows: a sequence model does as much for one as an mlp for hundreds.
             samples = max(16, min(arguments.samples, int(arguments.samples * FULL_WORK / work(model))))
-            rows[name] = {"family": family, **measure(model, samples, arguments.repeats)}
+            rows[name] = {"family": family, **measure(model, samples, arguments.repeats, arguments.container)}
     if arguments.json:
         print(json.dumps({"device": jax.default_backend(), "jax": jax.__version__, "models": rows}))
         return

@@ -1,9 +1,9 @@
 """Digests of the fixed suite of ``exact-1``: run it on two machines and compare the lines.
 
-    python -m benchmarks.exactness [--json] [--backend auto] [--batch 24]
+    python -m benchmarks.exactness [--json] [--backend auto] [--batch 24] [--container auto]
 
-Every digest must be the one in ``tests/golden/exactness.json``, on any device, JAX version and batch size;
-the exit status says whether they all are.
+Every digest must be the one in ``tests/golden/exactness.json``, on any device, JAX version, batch
+size and container; the exit status says whether they all are.
 
 Source: PoT section 2.5 "Validation Definiteness"; docs/exact-1.md, "Comparing machines".
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 import jax
 
 from offchain.evaluation import conformance
+from offchain.evaluation.containers import CHOICES
+from offchain.evaluation.means import Means
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "exactness.json"
 
@@ -28,8 +30,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--backend", choices=("auto", "specification", "jax"), default="auto")
     parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--container", choices=CHOICES, default="auto")
     arguments = parser.parse_args()
-    found = conformance.run(arguments.backend, arguments.batch)
+    found = conformance.run(arguments.backend, arguments.batch, Means(container=arguments.container))
     agreed = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     result = {
         "suite": conformance.SUITE,
@@ -38,7 +41,12 @@ def main() -> int:
     }
     wrong = [row["model"] for row in result["per_model"] if row not in agreed.get("per_model", [])]  # type: ignore[index]
     if arguments.json:
-        about = {"device": jax.default_backend(), "jax": jax.__version__, "backend": arguments.backend}
+        about = {
+            "device": jax.default_backend(),
+            "jax": jax.__version__,
+            "backend": arguments.backend,
+            "container": arguments.container,
+        }
         print(json.dumps({**result, **about, "differs": wrong}))
     else:
         for name, digest in found.per_model.items():

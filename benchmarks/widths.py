@@ -3,9 +3,10 @@
     python -m benchmarks.widths [--json] [--seeds 5]
 
 Faithfulness, on digits with models trained here: float32 against weights of 4, 8 and 16 bits per output
-channel (rounded, then computed in float64, so that nothing else is rounded), and against ``exact-1``
-itself. Speed: float32 products over 2 and over 4 pairs of limbs (16-bit activations with 8-bit and with
-16-bit weights) against one float32 product, medians of turns.
+channel (rounded, then computed in float32, so that nothing else is rounded), 8 bits with 16 in the first
+layer, in the last or in both, and against ``exact-1`` itself. Speed: float32 products over 2 and over 4
+pairs of limbs (16-bit activations with 8-bit and with 16-bit weights) against one float32 product, medians
+of turns.
 
 Source: design section 7 ("choose them by a table of faithfulness against speed, then pin them").
 """
@@ -27,12 +28,27 @@ from benchmarks.evaluation import medians
 from offchain.data import Fragment
 from offchain.evaluation.score import evaluate
 from offchain.models.artifact import decode_model
-from offchain.models.families import cnn, mlp
+from offchain.models.families import cnn, lstm, mlp
 from offchain.models.network import build, from_tensors
 from offchain.training.engine import TrainingConfig, TrainingTask, train
 from protocol.architecture import Architecture
 
-FAMILIES = {"mlp": mlp((8, 8, 1), 10), "cnn": cnn((8, 8, 1), 10)}
+FAMILIES = {
+    "mlp": mlp((8, 8, 1), 10),
+    "cnn": cnn((8, 8, 1), 10),
+    "gru": lstm((8, 8), 10, cell="gru"),
+}
+
+WIDTHS: dict[str, tuple[int, int, int]] = {
+    "float32": (24, 24, 24),
+    "weights 4": (4, 4, 4),
+    "weights 8": (8, 8, 8),
+    "first 16": (16, 8, 8),
+    "last 16": (8, 8, 16),
+    "both 16": (16, 8, 16),
+    "weights 16": (16, 16, 16),
+}
+"""Bits of the first layer, of those between, and of the last."""
 
 
 def rounded(tensor: np.ndarray, bits: int) -> np.ndarray:
@@ -57,6 +73,8 @@ def faithfulness(architecture: Architecture, seed: int) -> dict[str, tuple[float
     data = load_digits()
     order = np.random.default_rng(seed).permutation(len(data.target))
     images = (data.images * 255 / 16).astype(np.uint8)[..., None][order]
+    if len(architecture.input_shape) == 2:
+        images = (data.images / 16).astype(np.float32)[order]
     labels = data.target.astype(np.int32)[order]
     test = Fragment(images[900:], labels[900:])
     result = train(
@@ -70,8 +88,13 @@ def faithfulness(architecture: Architecture, seed: int) -> dict[str, tuple[float
     assert result.model is not None
     tensors = decode_model(result.model, architecture)
     found = {}
-    for width, bits in (("float32", 24), ("weights 4", 4), ("weights 8", 8), ("weights 16", 16)):
-        values = {name: tensor if bits == 24 else rounded(tensor, bits) for name, tensor in tensors.items()}
+    places = sorted({int(name.split(".")[0]) for name in tensors})
+    for width, (first, between, last) in WIDTHS.items():
+        bits = dict.fromkeys(places, between) | {places[0]: first, places[-1]: last}
+        values = {
+            name: tensor if width == "float32" else rounded(tensor, bits[int(name.split(".")[0])])
+            for name, tensor in tensors.items()
+        }
         logits = build(architecture).apply({"params": from_tensors(values)}, test.real())
         found[width] = quality(np.asarray(logits), test.y)
     accuracy, loss = (

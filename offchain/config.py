@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -99,6 +99,10 @@ class JurorConfig(ActorConfig):
 
     judge: bool = True
     """Whether to serve as a juror in disputes it is not party to."""
+    container: Literal["auto", "usual", "measured", "float32", "float64", "int8", "int64"] = "auto"
+    """In what scoring holds its sums; changes how long it takes, never a score."""
+    memory_bytes: int = Field(default=8 * 2**30, ge=2**20)
+    """What scoring may allocate; a model of which one sample takes more is left to others."""
 
 
 class ValidatorConfig(JurorConfig):

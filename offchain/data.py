@@ -16,7 +16,7 @@ Source: PAI section 4.2.2 (at least ten fragments, hashed before the split is kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -140,16 +140,41 @@ def concatenate(fragments: Sequence[Fragment]) -> Fragment:
     Raises:
         InvalidArtifact: no fragment at all, or some are images and some are not.
     """
-    if not fragments:
-        raise InvalidArtifact("there is no fragment to read: name at least one")
-    if len({fragment.x.dtype for fragment in fragments}) != 1:
-        raise InvalidArtifact("the fragments of one task must all have samples of one type")
+    check_alike(fragments)
     if len(fragments) == 1:
         return fragments[0]
     return Fragment(
         np.concatenate([fragment.x for fragment in fragments]),
         np.concatenate([fragment.y for fragment in fragments]),
     )
+
+
+def check_alike(fragments: Sequence[Fragment]) -> None:
+    """Refuses no fragment at all, and samples of several types or shapes; raises `InvalidArtifact`."""
+    if not fragments:
+        raise InvalidArtifact("there is no fragment to read: name at least one")
+    if len({(fragment.x.dtype, fragment.x.shape[1:]) for fragment in fragments}) != 1:
+        raise InvalidArtifact("the fragments of one task must all have samples of one type and shape")
+
+
+def in_batches(fragments: Sequence[Fragment], size: int) -> Iterator[Fragment]:
+    """The samples of alike fragments in their order, ``size`` at a time; the last batch may be smaller.
+
+    What lies within one fragment is a view of it; no more than a batch is ever copied.
+    """
+    waiting: list[Fragment] = []
+    count = 0
+    for fragment in fragments:
+        start = 0
+        while start < fragment.count:
+            taken = min(size - count, fragment.count - start)
+            waiting.append(Fragment(fragment.x[start : start + taken], fragment.y[start : start + taken]))
+            start, count = start + taken, count + taken
+            if count == size:
+                yield concatenate(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield concatenate(waiting)
 
 
 def _is_salt(text: str) -> bool:

@@ -15,6 +15,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from offchain.evaluation.means import USUAL_MEANS, Means
+from offchain.evaluation.memory import OverBudget
 from offchain.evaluation.score import evaluate
 from offchain.material import fetch_model, fetch_task, fetch_test, unhex
 from offchain.storage import InvalidCid, Unavailable
@@ -33,7 +35,8 @@ INVALID_ANSWER: Answer = (INVALID_SCORE, bytes(32))
 class Judge:
     """Answers about models, remembered on disk by order and model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, means: Means = USUAL_MEANS) -> None:
+        self._means = means
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._tasks: dict[str, TaskDocument] = {}
@@ -65,17 +68,21 @@ class Judge:
         except Unavailable as reason:
             log.warning("abstaining on %s: %s", claim["mid"], reason)
             return None
-        answer = self._score(model, claim, task, test)
+        try:
+            answer = self._score(model, claim, task, test)
+        except OverBudget as reason:
+            # This machine's limit says nothing about the model.
+            log.warning("abstaining on %s: %s", claim["mid"], reason)
+            return None
         self._remember(detail["oid"], claim["mid"], answer)
         return answer
 
-    @staticmethod
-    def _score(model: bytes, claim: Json, task: TaskDocument, test: Any) -> Answer:
+    def _score(self, model: bytes, claim: Json, task: TaskDocument, test: Any) -> Answer:
         if len(model) != claim["sizeBytes"]:
             log.warning("model %s is not as large as claimed", claim["mid"])
             return INVALID_ANSWER
         try:
-            result = evaluate(model, task.architecture, test, task.metric)
+            result = evaluate(model, task.architecture, test, task.metric, means=self._means)
         except InvalidArtifact as reason:
             log.warning("model %s is no model of the order: %s", claim["mid"], reason)
             return INVALID_ANSWER

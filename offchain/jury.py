@@ -11,6 +11,7 @@ from typing import Any
 
 from offchain.actor import Actor
 from offchain.config import JurorConfig
+from offchain.evaluation.means import Means
 from offchain.judging import Judge
 from offchain.material import unhex
 from protocol.crypto import commitment
@@ -29,7 +30,9 @@ class Juror(Actor):
     def __init__(self, config: JurorConfig) -> None:
         super().__init__(config)
         self.keep_compiled_programs()
-        self.judge = Judge(config.data_dir / "answers")
+        self.judge = Judge(
+            config.data_dir / "answers", Means(container=config.container, memory_bytes=config.memory_bytes)
+        )
 
     def others_orders(self, *phases: str) -> Iterator[Json]:
         """Orders in these phases that this account claims nothing in; phase by phase, as they are named."""

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.score import Backend, leaves, outputs_of
 from offchain.models.artifact import Tensors
 from offchain.models.families import cnn, lstm, mlp, resnet, transformer
@@ -149,7 +150,7 @@ class Conformance(NamedTuple):
     """Merkle root of each model's outputs."""
 
 
-def run(backend: Backend = "auto", batch_size: int | None = None) -> Conformance:
+def run(backend: Backend = "auto", batch_size: int | None = None, means: Means = USUAL_MEANS) -> Conformance:
     """The whole suite; a minute on a slow machine, most of it compiling."""
     found = {}
     for name, architecture in models().items():
@@ -159,6 +160,7 @@ def run(backend: Backend = "auto", batch_size: int | None = None) -> Conformance
             inputs(name, architecture),
             backend=backend,
             batch_size=batch_size,
+            means=means,
         )
         found[name] = root(leaves(outputs))
     return Conformance(sha256(b"".join(found.values())), found)

@@ -1,9 +1,9 @@
 """``exact-1`` in JAX: compiled per kind and shape of layer, streamed in batches, equal to the specification.
 
 Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
-looks at a second sample; memory bounded by ``BATCH_VALUES`` whatever the number of samples (``stream``);
-parameters are arguments of the compiled program, so scoring a model again and again while it trains
-compiles once.
+looks at a second sample; memory bounded by the budget in ``Means`` whatever the model and the number of
+samples (``memory.py``); parameters are arguments of the compiled program, so scoring a model again and
+again while it trains compiles once.
 
 Source: design section 7; docs/exact-1.md.
 """
@@ -11,8 +11,8 @@ Source: design section 7; docs/exact-1.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -20,14 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations, groups_of, spread
+from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, FINEST, Activations, groups_of, spread
 from offchain.evaluation.arithmetic_jax import Traced, x64
-from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_groups, quantise_inputs
+from offchain.evaluation.bounds import USUAL, Way
+from offchain.evaluation.containers import Choice, fastest, ways
+from offchain.evaluation.means import USUAL_MEANS, Means
+from offchain.evaluation.memory import samples_within
+from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
 from offchain.models.layers import VOCABULARY
-from protocol.architecture import Architecture, Layer, recurrent_steps, scratch, shapes
+from protocol.architecture import Architecture, Layer, Shape, recurrent_steps, scratch, shapes
 
 BATCH_VALUES: Final = 1 << 22
-"""Scalars of the largest array in one batch, of eight bytes each at most; a few such live at once."""
+"""Scalars of the largest array in one batch: beyond that a larger batch gains nothing."""
 CACHED_VALUES: Final = 1 << 18
 """The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
 touches a step at a time, and wants large batches."""
@@ -40,16 +44,21 @@ _IMAGE_VALUES: Final = quantise_inputs(np.arange(256, dtype=np.uint8)).q.astype(
 Plans = tuple[Hashable, ...]
 
 
-def batch_size_for(architecture: Architecture, samples: int) -> int:
-    """Samples per batch: a power of two, within ``BATCH_VALUES`` and no larger than needed."""
+def batch_size_for(architecture: Architecture, samples: int, means: Means = USUAL_MEANS) -> int:
+    """Samples per batch: a power of two, what the memory budget and caches ask for, no larger than needed.
+
+    Raises:
+        OverBudget: not even one sample fits the budget.
+    """
+    within = samples_within(architecture, means.memory_bytes, ways(means.container, samples))
     cached = jax.default_backend() == "cpu" and not recurrent_steps(architecture)
     values = CACHED_VALUES if cached else BATCH_VALUES
-    fitting = max(1, min(MAX_BATCH, values // scratch(architecture)))
+    fitting = min(MAX_BATCH, max(1, values // scratch(architecture)), within)
     return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
 
 
-def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool) -> Plans:
-    """The proof for every layer, see ``bounds.py``.
+def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool, way: Way = USUAL) -> Plans:
+    """The proof for every layer, see ``bounds.py``, in the containers of ``way`` where it holds for them.
 
     Raises:
         UnprovenBound: for some layer nothing is proved exact.
@@ -62,7 +71,7 @@ def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool) ->
         architecture.computed_layers, prepared, shapes(architecture), strict=False
     ):
         incoming = max([limit, *(named[name] for name in layer.references())])
-        layer_plan, limit = VOCABULARY[layer.kind].plan(layer, shape, incoming, integers)
+        layer_plan, limit = VOCABULARY[layer.kind].plan(layer, shape, incoming, integers, way)
         plans.append(layer_plan)
         shape = output
         if layer.name is not None:
@@ -75,10 +84,24 @@ class _Stage(NamedTuple):
 
     start: int
     stop: int
+    layers: tuple[Layer, ...]
+    """Without names."""
     references: tuple[str, ...]
     """What the first of them takes in besides the previous output."""
     name: str | None
-    run: Callable[..., Traced]
+
+
+@lru_cache(maxsize=64)
+def _stages(architecture: Architecture) -> tuple[_Stage, ...]:
+    layers, stages, start = architecture.computed_layers, list[_Stage](), 0
+    while start < len(layers):
+        stop = start + 1
+        while stop < len(layers) and layers[stop - 1].name is None and VOCABULARY[layers[stop].kind].light:
+            stop += 1
+        own = tuple(layer.model_copy(update=_NAMELESS[layer.kind == "add"]) for layer in layers[start:stop])
+        stages.append(_Stage(start, stop, own, layers[start].references(), layers[stop - 1].name))
+        start = stop
+    return tuple(stages)
 
 
 @lru_cache(maxsize=64)
@@ -88,26 +111,60 @@ def compiled(architecture: Architecture, plans: Plans) -> Callable[[Any, Traced]
     Compiled stage by stage: in one piece XLA fuses what reads an intermediate with what makes it, and makes
     it again for every reader (13 times slower for attention); and equal layers compile once.
     """
-    layers, stages, start = architecture.computed_layers, list[_Stage](), 0
-    while start < len(layers):
-        stop = start + 1
-        while stop < len(layers) and layers[stop - 1].name is None and VOCABULARY[layers[stop].kind].light:
-            stop += 1
-        own = tuple(layer.model_copy(update=_NAMELESS[layer.kind == "add"]) for layer in layers[start:stop])
-        run = compiled_stage(own, plans[start:stop])
-        stages.append(_Stage(start, stop, layers[start].references(), layers[stop - 1].name, run))
-        start = stop
+    stages = [
+        (stage, compiled_stage(stage.layers, plans[stage.start : stage.stop]))
+        for stage in _stages(architecture)
+    ]
 
     def program(prepared: tuple[Any, ...], value: Traced) -> Traced:
         named: dict[str, Traced] = {}
-        for stage in stages:
+        for stage, run in stages:
             others = [named[name] for name in stage.references]
-            value = stage.run(prepared[stage.start : stage.stop], value, *others)
+            value = run(prepared[stage.start : stage.stop], value, *others)
             if stage.name is not None:
                 named[stage.name] = value
         return value
 
     return program
+
+
+def chosen(
+    prepared: tuple[Any, ...], architecture: Architecture, images: bool, size: int, ways: Sequence[Way]
+) -> Plans:
+    """The proof by which to compute: stage by stage the fastest of those that the ways lead to.
+
+    Args:
+        size: samples per batch. ways: from ``containers.ways``; the first is kept unless another is faster.
+
+    Raises:
+        UnprovenBound: for some layer nothing is proved exact.
+    """
+    proofs = tuple(dict.fromkeys(plan(prepared, architecture, images, way) for way in ways))
+    if len(proofs) == 1:
+        return proofs[0]
+    inputs = (architecture.input_shape, *shapes(architecture))
+    found: list[Hashable] = []
+    for stage in _stages(architecture):
+        choices = tuple(dict.fromkeys(proof[stage.start : stage.stop] for proof in proofs))
+        shape, own = inputs[stage.start], prepared[stage.start : stage.stop]
+        key = (jax.devices()[0].device_kind, stage.layers, choices, shape, size)
+        found += choices[0 if len(choices) == 1 else fastest(key, _runs(stage, choices, own, shape, size))]
+    return tuple(found)
+
+
+def _runs(stage: _Stage, choices: Sequence[Plans], prepared: Any, shape: Shape, size: int) -> list[Any]:
+    """One run of the stage for each of its choices, on zeros: no step of it takes longer for other values."""
+    with x64():
+        zeros = jnp.zeros((size, *shape), jnp.float32)
+        value = Traced(zeros, jnp.zeros(groups_of(zeros.shape), jnp.int32))
+        parameters = jax.device_put(narrowed(prepared))
+
+    def run(plans: Plans) -> object:
+        with x64():
+            others = [value for _ in stage.references]
+            return jax.block_until_ready(compiled_stage(stage.layers, plans)(parameters, value, *others))
+
+    return [partial(run, plans) for plans in choices]
 
 
 _NAMELESS: Final[dict[bool, dict[str, Any]]] = {False: {"name": None}, True: {"name": None, "other": "other"}}
@@ -127,47 +184,64 @@ def compiled_stage(layers: tuple[Layer, ...], plans: Plans) -> Callable[..., Tra
     return stage if VOCABULARY[layers[0].kind].compiles_itself else jax.jit(stage)
 
 
-def inputs_in_batches(x: NDArray[Any], batch_size: int) -> Iterator[tuple[int, Traced]]:
-    """Samples on the device, as integers, batch by batch; the last is filled up with its first sample."""
-    for start in range(0, len(x), batch_size):
-        piece = x[start : start + batch_size]
+def inputs_in_batches(pieces: Iterable[NDArray[Any]], batch_size: int) -> Iterator[tuple[int, Traced]]:
+    """Samples as integers in host memory, batch by batch; each is filled up to size with its first sample."""
+    for piece in pieces:
         count = len(piece)
         if count < batch_size:
             piece = np.concatenate([piece, np.repeat(piece[:1], batch_size - count, axis=0)])
-        q, fraction = quantise_fast(piece)
-        yield count, Traced(jnp.asarray(q), jnp.asarray(fraction))
+        yield count, quantise_fast(piece)
 
 
-def quantise_fast(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """``quantise_inputs`` in float32 and int32, through float64 where that is exact.
+def cut(x: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+    """Views of ``x``, ``size`` samples at a time."""
+    return (x[start : start + size] for start in range(0, len(x), size))
+
+
+def quantise_fast(x: NDArray[Any]) -> Traced:
+    """``quantise_inputs`` in float32 and int32, through float64 where that is exact; in host memory.
 
     A float32 has 24 bits: times a power of two, plus one half, it fits float64's 53 wherever the sum
     decides a rounding. Samples so small that denormals could count take the definition's way.
     """
     groups = groups_of(x.shape)
     if x.dtype == np.uint8:
-        return _IMAGE_VALUES[x], np.full(groups, IMAGE_FRACTION, np.int32)
+        return _on_host(_IMAGE_VALUES[x], np.full(groups, IMAGE_FRACTION))
     if x.dtype == np.int32:
-        return x.astype(np.float32), np.zeros(groups, np.int32)
-    largest = np.abs(x).reshape(*groups, -1).max(axis=-1)
-    fraction = quantise_groups(largest[..., None], groups).fraction
-    if fraction[largest > 0].max(initial=0) > _SAFE_FRACTION:
-        return quantise_inputs(x).q.astype(np.float32), fraction.astype(np.int32)
-    factor = spread(np.ldexp(1.0, np.where(largest > 0, fraction, 0)), x)
-    return np.floor(x * factor + 0.5).astype(np.float32), fraction.astype(np.int32)
+        return _on_host(x, np.zeros(groups))
+    rows = x.reshape(*groups, -1)
+    largest = np.maximum(rows.max(axis=-1), -rows.min(axis=-1))
+    # A normal float32 is 1 to 2 times 2**(field - 127); its 24 bits, rounded to 15, may pass the limit.
+    bits = np.abs(largest).view(np.int32)
+    leading = (bits & ((1 << 23) - 1)) | (1 << 23)
+    fraction = 141 - (bits >> 23) - (((leading + 256) >> 9) > ACTIVATION_LIMIT)
+    zero = largest == 0
+    if fraction[~zero].max(initial=0) > _SAFE_FRACTION:
+        return _on_host(*quantise_inputs(x))
+    scaled = x * spread(np.ldexp(1.0, np.where(zero, 0, fraction)), x)
+    scaled += 0.5
+    return _on_host(np.floor(scaled, out=scaled), np.where(zero, FINEST, fraction))
 
 
-def device_parameters(prepared: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The integers on the device, in types that hold them."""
-    return jax.tree.map(_narrow, prepared)
+def _on_host(q: NDArray[Any], fraction: NDArray[Any]) -> Traced:
+    """In the types that the device takes; a compiled program moves its arguments by itself."""
+    return Traced(q.astype(np.float32, copy=False), fraction.astype(np.int32, copy=False))  # type: ignore
 
 
-def _narrow(values: NDArray[Any]) -> jax.Array:
-    return jnp.asarray(values, values.dtype if values.dtype in (np.int8, np.int16) else np.int32)
+def narrowed(prepared: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The integers in types that hold them, in host memory."""
+    return jax.tree.map(
+        lambda values: np.asarray(values, values.dtype if values.dtype in (np.int8, np.int16) else np.int32),
+        prepared,
+    )
 
 
 def run(
-    prepared: tuple[Any, ...], architecture: Architecture, x: NDArray[Any], batch_size: int | None = None
+    prepared: tuple[Any, ...],
+    architecture: Architecture,
+    x: NDArray[Any],
+    batch_size: int | None = None,
+    means: Means = USUAL_MEANS,
 ) -> Activations:
     """Outputs of the model, the same integers as ``specification.run``.
 
@@ -176,32 +250,49 @@ def run(
 
     Raises:
         UnprovenBound: for some layer nothing is proved exact.
+        OverBudget: not even one sample fits the memory budget.
     """
-    size = batch_size_for(architecture, len(x)) if batch_size is None else batch_size
-    batches = inputs_in_batches(x, size)
-    pieces = stream(prepared, architecture, batches, images=x.dtype == np.uint8)
+    size = batch_size_for(architecture, len(x), means) if batch_size is None else batch_size
+    plans = plans_for(prepared, architecture, x.dtype == np.uint8, size, len(x), means.container)
+    pieces = stream(prepared, architecture, inputs_in_batches(cut(x, size), size), plans)
     q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
     return Activations(q.astype(np.int64), fraction.astype(np.int64))
+
+
+def plans_for(
+    prepared: tuple[Any, ...],
+    architecture: Architecture,
+    images: bool,
+    size: int,
+    samples: int,
+    container: Choice = "auto",
+) -> Plans:
+    """The proof by which to score that many samples in batches of ``size``.
+
+    Raises:
+        UnprovenBound: for some layer nothing is proved exact.
+    """
+    return chosen(prepared, architecture, images, size, ways(container, -(-samples // size)))
 
 
 def stream(
     prepared: tuple[Any, ...],
     architecture: Architecture,
     batches: Iterable[tuple[int, Traced]],
-    *,
-    images: bool,
+    plans: Plans,
 ) -> Iterator[Activations]:
-    """``run`` on batches that ``inputs_in_batches`` made, of images or not: outputs batch by batch.
+    """``run`` on batches that ``inputs_in_batches`` made, under the proof for them: outputs batch by batch.
 
     Outputs are int16 and int32, and nothing else is kept of a batch.
     """
-    plans = plan(prepared, architecture, images)
-    # Entered and left around each step: the caller runs between them, and has its own types.
-    with x64():
-        program, parameters = compiled(architecture, plans), device_parameters(prepared)
+    program, parameters = compiled(architecture, plans), narrowed(prepared)
     pending: deque[tuple[int, Traced]] = deque()
-    for count, batch in batches:
+    for index, (count, batch) in enumerate(batches):
+        # Entered and left around each step: the caller runs between them, and has its own types.
         with x64():
+            if index == 1:
+                # A call moves them by itself, once; that is quicker, if it is the only call.
+                parameters = jax.device_put(parameters)
             pending.append((count, program(parameters, batch)))
         # One batch in flight hides the host's share; more would only hold memory.
         if len(pending) > 1:

@@ -10,16 +10,21 @@ Source: PoT section 2.1, footnote 3 (``VRF_Model``) and 2.5 "Validation Definite
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from offchain.data import Fragment, check_inputs, concatenate
+from offchain.data import Fragment, check_alike, check_inputs, in_batches
 from offchain.evaluation import exact_jax, metrics, specification
 from offchain.evaluation.arithmetic import Activations
+from offchain.evaluation.arithmetic_jax import Traced
+from offchain.evaluation.containers import ways
+from offchain.evaluation.means import USUAL_MEANS, Means
+from offchain.evaluation.memory import pass_bytes
 from offchain.models.artifact import Tensors, check_tensors, decode_model
 from protocol.architecture import Architecture
 from protocol.crypto import keccak256
@@ -27,6 +32,9 @@ from protocol.merkle import root
 
 EVALUATOR: Final = "exact-1"
 """The version that a task document names; any change of any integer is another version."""
+
+_INTEGER_BYTES: Final = 4
+"""Of a sample's value on the device; twice that counts the filling of the last batch, too."""
 
 Backend = Literal["auto", "specification", "jax"]
 
@@ -50,34 +58,46 @@ def outputs_of(
     *,
     backend: Backend = "auto",
     batch_size: int | None = None,
+    means: Means = USUAL_MEANS,
 ) -> Activations:
     """Integer outputs of all samples; ``evaluate`` does not need them all at once.
 
     Raises:
         InvalidArtifact: the tensors, or the samples, are not the architecture's.
     """
-    pieces = _outputs(check_tensors(tensors, architecture), architecture, x, backend, batch_size)
+    size = _size_for(architecture, len(x), batch_size, means)
+    checked, images = check_tensors(tensors, architecture), x.dtype == np.uint8
+    pieces = _outputs(checked, architecture, exact_jax.cut(x, size), images, size, len(x), backend, means)
     q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
     return Activations(q.astype(np.int64), fraction.astype(np.int64))
+
+
+def _size_for(architecture: Architecture, samples: int, asked: int | None, means: Means) -> int:
+    return exact_jax.batch_size_for(architecture, samples, means) if asked is None else asked
 
 
 def _outputs(
     tensors: Tensors,
     architecture: Architecture,
-    x: NDArray[Any],
+    pieces: Iterable[NDArray[Any]],
+    images: bool,
+    size: int,
+    samples: int,
     backend: Backend,
-    batch_size: int | None,
+    means: Means,
 ) -> Iterator[Activations]:
-    check_inputs(x, architecture.input_shape, architecture.vocabulary)
+    """Outputs of ``samples`` samples, which come ``size`` at a time."""
     prepared = specification.prepare(tensors, architecture)
-    size = exact_jax.batch_size_for(architecture, len(x)) if batch_size is None else batch_size
+    fitting = (_fitting(piece, architecture) for piece in pieces)
     if backend == "specification":
-        return (
-            specification.run(prepared, architecture, x[start : start + size])
-            for start in range(0, len(x), size)
-        )
-    batches = exact_jax.inputs_in_batches(x, size)
-    return exact_jax.stream(prepared, architecture, batches, images=x.dtype == np.uint8)
+        return (specification.run(prepared, architecture, piece) for piece in fitting)
+    plans = exact_jax.plans_for(prepared, architecture, images, size, samples, means.container)
+    return exact_jax.stream(prepared, architecture, exact_jax.inputs_in_batches(fitting, size), plans)
+
+
+def _fitting(x: NDArray[Any], architecture: Architecture) -> NDArray[Any]:
+    check_inputs(x, architecture.input_shape, architecture.vocabulary)
+    return x
 
 
 def leaves(outputs: Activations, first: int = 0) -> list[bytes]:
@@ -106,39 +126,54 @@ def evaluate(
     *,
     backend: Backend = "auto",
     batch_size: int | None = None,
+    means: Means = USUAL_MEANS,
 ) -> Evaluation:
     """Score and digest of a model file on the samples of the fragments, in their order.
 
     Args:
         metric: see ``protocol.metric``. backend: ``auto`` is the fast one; all give the same integers.
+            means: how this machine is to compute; changes no integer.
 
     Raises:
         InvalidArtifact: the file is not a model of this architecture, or there is no sample.
+        OverBudget: not even one sample fits the memory budget; nothing was allocated.
     """
-    tensors = decode_model(model, architecture)
-    samples = concatenate(fragments)
+    check_alike(fragments)
+    samples = sum(fragment.count for fragment in fragments)
+    size = _size_for(architecture, samples, batch_size, means)
+    tensors, images = decode_model(model, architecture), fragments[0].x.dtype == np.uint8
+    pieces = (batch.x for batch in in_batches(fragments, size))
     kept, hashed = metrics.tally(metric), list[bytes]()
-    for outputs in _outputs(tensors, architecture, samples.x, backend, batch_size):
-        first = len(hashed)
-        kept.add(outputs, samples.y[first : first + len(outputs.q)])
-        hashed += leaves(outputs, first)
-    return Evaluation(kept.score(), root(hashed), samples.count)
+    found = _outputs(tensors, architecture, pieces, images, size, samples, backend, means)
+    for outputs, batch in zip(found, in_batches(fragments, size), strict=True):
+        kept.add(outputs, batch.y)
+        hashed += leaves(outputs, len(hashed))
+    return Evaluation(kept.score(), root(hashed), samples)
 
 
 class Scorer:
     """Scores many parameters on the same samples: what a provider optimises while it trains.
 
-    The samples are turned into integers once and stay on the device.
+    The samples are turned into integers once and stay on the device, if the memory budget has room for them.
 
     Raises:
         InvalidArtifact: the samples are not the architecture's.
+        OverBudget: not even one sample fits the memory budget.
     """
 
-    def __init__(self, architecture: Architecture, samples: Fragment, metric: str) -> None:
+    def __init__(
+        self, architecture: Architecture, samples: Fragment, metric: str, means: Means = USUAL_MEANS
+    ) -> None:
         check_inputs(samples.x, architecture.input_shape, architecture.vocabulary)
         self._architecture, self._samples, self._metric = architecture, samples, metric
-        size = exact_jax.batch_size_for(architecture, samples.count)
-        self._batches = list(exact_jax.inputs_in_batches(samples.x, size))
+        self._means = means
+        self._size = exact_jax.batch_size_for(architecture, samples.count, means)
+        taken = pass_bytes(architecture, self._size, ways(means.container, samples.count))
+        keeps = taken + 2 * _INTEGER_BYTES * samples.x.size <= means.memory_bytes
+        self._kept = [jax.device_put(batch) for batch in self._read()] if keeps else None
+
+    def _read(self) -> Iterator[tuple[int, Traced]]:
+        return exact_jax.inputs_in_batches(exact_jax.cut(self._samples.x, self._size), self._size)
 
     def score(self, tensors: Mapping[str, NDArray[Any]]) -> int:
         """Millionths: the score that ``evaluate`` gives the encoded tensors on these samples.
@@ -148,9 +183,17 @@ class Scorer:
         """
         checked = check_tensors(tensors, self._architecture)
         prepared = specification.prepare(checked, self._architecture)
-        images = self._samples.x.dtype == np.uint8
+        plans = exact_jax.plans_for(
+            prepared,
+            self._architecture,
+            self._samples.x.dtype == np.uint8,
+            self._size,
+            self._samples.count,
+            self._means.container,
+        )
         kept, first = metrics.tally(self._metric), 0
-        for outputs in exact_jax.stream(prepared, self._architecture, self._batches, images=images):
+        batches = self._read() if self._kept is None else self._kept
+        for outputs in exact_jax.stream(prepared, self._architecture, batches, plans):
             kept.add(outputs, self._samples.y[first : first + len(outputs.q)])
             first += len(outputs.q)
         return kept.score()

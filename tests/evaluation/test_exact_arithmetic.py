@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction as Exact
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -117,16 +118,37 @@ def test_losses_are_those_of_real_logarithms_to_sixteen_bits(q: np.ndarray, frac
         assert abs(int(found) / 2**16 - real) < 1.0 / 2**16
 
 
-def test_the_worst_that_a_layer_can_hold_fits_the_container_its_plan_names() -> None:
-    for fan_in in (1, 4, 5, 16, 1032, 1033, 4096, 32768, 40000):
+@pytest.mark.parametrize("container", get_args(bounds.Container))
+def test_the_worst_that_a_layer_can_hold_fits_the_container_its_plan_names(
+    container: bounds.Container,
+) -> None:
+    reach = {"float32": 2**24, "int8": 2**31 - 1, "float64": 2**52, "int64": 2**60}
+    for fan_in in (1, 4, 5, 16, 1032, 1033, 4096, 32768, 40000, 140_000, 2**20):
         worst = np.full((fan_in, 1), 127, np.int8)
-        plan = bounds.plan_contraction(worst, ACTIVATION_LIMIT)
+        plan = bounds.plan_contraction(worst, ACTIVATION_LIMIT, container)
         limb = ACTIVATION_LIMIT if plan.limbs == 1 else bounds.LIMB_LIMIT
-        assert -(-fan_in // plan.parts) * 127 * limb <= 2**24
-        reach = {"float64": 2**52, "int64": 2**60}[plan.wide]
-        assert fan_in * 127 * ACTIVATION_LIMIT * 2**15 + 2**48 < reach
+        assert plan.container == container
+        assert -(-fan_in // plan.parts) * 127 * limb <= reach[container]
+        assert fan_in * 127 * ACTIVATION_LIMIT * 2**15 + 2**48 < reach[plan.wide]
     with pytest.raises(bounds.UnprovenBound):
         bounds.plan_wide(2**46)
+
+
+def test_int8_never_takes_what_does_not_fit_eight_bits() -> None:
+    small = np.ones((4, 1), np.int8)
+    assert bounds.plan_contraction(small, 127, "int8").limbs == 1
+    assert bounds.plan_contraction(small, 128, "int8").limbs == 2
+    assert bounds.plan_contraction(small, ACTIVATION_LIMIT, "int8").limbs == 2
+
+
+def test_a_container_that_is_not_proved_gives_way_to_float64() -> None:
+    huge = np.full((64, 64, 1, 1), 127, np.int8)
+    assert bounds.plan_contraction(huge, ACTIVATION_LIMIT, "float32").container == "float64"
+    assert bounds.plan_product(2**11, "float32") == "float64"
+    assert bounds.plan_product(2**10, "float32") == "float32"
+    assert bounds.plan_product(2**11, "int8") == "int8"
+    with pytest.raises(bounds.UnprovenBound):
+        bounds.plan_product(2**31, "int64")
 
 
 @settings(max_examples=20)

@@ -10,6 +10,7 @@ Source: docs/exact-1.md, "Attention"; design section 7; Vaswani et al. 2017 for 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -26,12 +27,15 @@ from offchain.evaluation import functions as curves
 from offchain.evaluation.arithmetic import ACTIVATION_BITS, ACTIVATION_LIMIT, Activations, bit_length, spread
 from offchain.evaluation.arithmetic_jax import Traced
 from offchain.evaluation.bounds import (
-    FLOAT32_EXACT,
     FLOAT64_EXACT,
+    IN_LIMBS,
+    INT32_EXACT,
     INT64_EXACT,
-    LIMB_LIMIT,
+    Container,
     Contraction,
+    Way,
     plan_contraction,
+    plan_product,
 )
 from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
 from offchain.evaluation.quantise import Linear, quantise_linear
@@ -47,6 +51,9 @@ _WEIGHT_DROP: Final = CURVE_FRACTION - 15
 """Weights meet the values with 15 bits, of which two limbs make the product."""
 _FINEST_WEIGHT: Final = 40
 """A weight that is to be taken that many bits coarser is nothing."""
+_BLOCKS: Final = 2
+"""Into how many blocks queries are cut, so that a quarter of the scores, which nobody sees, is never
+computed; more blocks cost more to start than they save."""
 
 
 class Attention(NamedTuple):
@@ -61,12 +68,12 @@ class AttentionPlan(NamedTuple):
     """How to compute."""
 
     inner: Contraction
-    scores_in_limbs: bool
-    """Whether queries meet keys as 8-bit limbs in float32, or whole in float64."""
+    meeting: Container
+    """Of sums of queries times keys."""
     scores: str
-    """Container of a score times its scale."""
-    values_in_limbs: bool
-    """Likewise, weights and values."""
+    """Of a score times its scale."""
+    mixing: Container
+    """Of sums of weights times values."""
     outer: Contraction
 
 
@@ -112,20 +119,19 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
         )
 
     def plan(
-        self, layer: CausalAttention, shape: Shape, limit: int, prepared: Attention
+        self, layer: CausalAttention, shape: Shape, limit: int, prepared: Attention, way: Way
     ) -> tuple[AttentionPlan, int]:
         width = shape[1] // layer.heads
         largest = width << (2 * ACTIVATION_BITS)
         scaled = largest * scale_of(width)[0]
         assert largest < FLOAT64_EXACT and scaled < INT64_EXACT
         assert MAX_POSITIONS << (2 * ACTIVATION_BITS) < FLOAT64_EXACT
-        pair = LIMB_LIMIT * LIMB_LIMIT
         plan = AttentionPlan(
-            plan_contraction(prepared.inner.weight, limit),
-            width * pair <= FLOAT32_EXACT,
+            plan_contraction(prepared.inner.weight, limit, way.weights),
+            plan_product(width, way.products),
             "float64" if scaled < FLOAT64_EXACT else "int64",
-            shape[0] * pair <= FLOAT32_EXACT,
-            plan_contraction(prepared.outer.weight, ACTIVATION_LIMIT),
+            plan_product(shape[0], way.products),
+            plan_contraction(prepared.outer.weight, ACTIVATION_LIMIT, way.weights),
         )
         return plan, ACTIVATION_LIMIT
 
@@ -191,42 +197,72 @@ def _split(x: Traced, inner: Linear, heads: int, plan: Contraction) -> tuple[Tra
     return Traced(q[0], fractions[0]), Traced(q[1], fractions[1]), Traced(q[2], fractions[2])
 
 
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """First and last position of each block of queries: a block meets no key after its last query."""
+    edges = sorted({length * part // _BLOCKS for part in range(_BLOCKS + 1)})
+    return list(itertools.pairwise(edges))
+
+
+def _seen(start: int, stop: int) -> jax.Array:
+    return jnp.tril(jnp.ones((stop - start, stop), bool), start)
+
+
 @partial(jax.jit, static_argnums=2)
-def _scores(query: Traced, key: Traced, plan: AttentionPlan) -> jax.Array:
-    """``[n, heads, positions, positions]`` float64 in ``2**-20``; what is not seen has the least."""
+def _scores(query: Traced, key: Traced, plan: AttentionPlan) -> list[jax.Array]:
+    """By block, ``[n, heads, queries, keys]`` int32 in ``2**-20``; what is not seen has the least."""
     scale, scale_fraction = scale_of(query.q.shape[-1])
-    have = query.fraction[..., :, None] + key.fraction[..., None, :] + scale_fraction
-    products = _product(query.q, key.q.swapaxes(-1, -2), plan.scores_in_limbs)
-    scaled = products.astype(plan.scores) * scale
-    scores = arithmetic_jax.align_saturating(scaled, have, ARGUMENT_FRACTION, SCORE_BITS)
-    return jnp.where(_seen(scores), scores, -float(1 << SCORE_BITS))
-
-
-def _seen(scores: jax.Array) -> jax.Array:
-    return jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    scores = []
+    for start, stop in _blocks(query.q.shape[2]):
+        products = _product(query.q[:, :, start:stop], key.q[:, :, :stop].swapaxes(-1, -2), plan.meeting)
+        have = query.fraction[:, :, start:stop, None] + key.fraction[:, :, None, :stop] + scale_fraction
+        scaled = products.astype(plan.scores) * scale
+        aligned = arithmetic_jax.align_saturating(scaled, have, ARGUMENT_FRACTION, SCORE_BITS)
+        scores.append(jnp.where(_seen(start, stop), aligned.astype(jnp.int32), -(1 << SCORE_BITS)))
+    return scores
 
 
 @jax.jit
-def _weights(scores: jax.Array) -> jax.Array:
+def _weights(scores: list[jax.Array]) -> list[jax.Array]:
     """``exp`` of each score less its row's largest, int32 at ``2**-23``; zero for what is not seen."""
-    distance = jnp.minimum(scores.max(axis=-1, keepdims=True) - scores, float(1 << ARGUMENT_BITS))
-    return jnp.where(_seen(scores), curves.curve_at_traced(curves.DECAY, distance.astype(jnp.int32)), 0)
+    weights = []
+    for block in scores:
+        largest = block.max(axis=-1, keepdims=True)
+        # Raised to the furthest that counts before they are subtracted: two scores may lie 2**31 apart.
+        distance = largest - jnp.maximum(block, largest - (1 << ARGUMENT_BITS))
+        queries, keys = block.shape[-2:]
+        value = curves.curve_at_traced(curves.DECAY, distance)
+        weights.append(jnp.where(_seen(keys - queries, keys), value, 0))
+    return weights
 
 
 @partial(jax.jit, static_argnums=2)
-def _mixed(weights: jax.Array, value: Traced, plan: AttentionPlan) -> Traced:
+def _mixed(weights: list[jax.Array], value: Traced, plan: AttentionPlan) -> Traced:
     """Weighted sums of the values, each row in the coarsest fraction of the values it sees."""
     common = jax.lax.cummin(value.fraction, axis=2)
-    coarser = jnp.clip(value.fraction[..., None, :] - common[..., :, None], 0, _FINEST_WEIGHT)
-    shifted = arithmetic_jax.round_shift(weights.astype(jnp.float32), _WEIGHT_DROP + coarser)
-    products = _product(shifted, value.q, plan.values_in_limbs)
-    return arithmetic_jax.normalise(products, common - _WEIGHT_DROP)
+    sums = []
+    for block in weights:
+        queries, keys = block.shape[-2:]
+        rows, values = slice(keys - queries, keys), value.q[:, :, :keys]
+        finer = value.fraction[:, :, None, :keys] - common[:, :, rows, None]
+        drop = _WEIGHT_DROP + jnp.clip(finer, 0, _FINEST_WEIGHT)
+        shifted = arithmetic_jax.round_shift(block.astype(jnp.float32), drop)
+        if plan.mixing == "int8":
+            # Weights up to 2**15 have no int8 limbs; less a half of it they have, and it is put back.
+            half = 1 << (ACTIVATION_BITS - 1)
+            whole = values.astype(jnp.float64).sum(axis=-2, keepdims=True) * half
+            sums.append(_product(shifted - half, values, plan.mixing) + whole)
+        else:
+            sums.append(_product(shifted, values, plan.mixing))
+    return arithmetic_jax.normalise(jnp.concatenate(sums, axis=2), common - _WEIGHT_DROP)
 
 
 @jax.jit
-def _divided(mixed: Traced, weights: jax.Array) -> Traced:
+def _divided(mixed: Traced, weights: list[jax.Array]) -> Traced:
     """The sums over the totals of their weights: ``[n, positions, heads, width]``."""
-    total = weights.astype(jnp.float64).sum(axis=-1).astype(jnp.int64)
+    # A weight is at most one.
+    narrow = weights[-1].shape[-1] << CURVE_FRACTION <= INT32_EXACT
+    totals = [block.sum(axis=-1, dtype=jnp.int32 if narrow else jnp.int64) for block in weights]
+    total = jnp.concatenate(totals, axis=2).astype(jnp.int64)
     bits = (64 - jax.lax.clz(total) + _INVERSE_BITS).astype(jnp.int32)
     inverse = ((jnp.int64(2) << bits.astype(jnp.int64)) + total) // (2 * total)
     products = mixed.q.astype(jnp.float64) * spread(inverse.astype(jnp.float64), mixed.q)
@@ -242,15 +278,15 @@ def _outer(heads: Traced, outer: Linear, plan: Contraction) -> Traced:
     return arithmetic_jax.normalise(*contract(dot, whole, outer, plan))
 
 
-def _product(a: jax.Array, b: jax.Array, in_limbs: bool) -> jax.Array:
-    """``a · b`` of float32 integers up to ``2**15``, as float64."""
-    if not in_limbs:
-        a, b = a.astype(jnp.float64), b.astype(jnp.float64)
-        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float64)
+def _product(a: jax.Array, b: jax.Array, container: Container) -> jax.Array:
+    """``a · b`` of float32 integers up to ``2**15`` (in int8: up to 32639), as float64."""
+    if container not in IN_LIMBS:
+        return dot(a.astype(container), b.astype(container)).astype(jnp.float64)
     rows, columns = a.shape[-2], b.shape[-1]
     # All pairs in one product: a batch of small matrices costs more to start than to compute.
     pairs = dot(
-        jnp.concatenate(arithmetic_jax.limbs(a), axis=-2), jnp.concatenate(arithmetic_jax.limbs(b), axis=-1)
+        jnp.concatenate(arithmetic_jax.limbs(a), axis=-2).astype(container),
+        jnp.concatenate(arithmetic_jax.limbs(b), axis=-1).astype(container),
     ).astype(jnp.float64)
     high, low = pairs[..., :rows, :], pairs[..., rows:, :]
     both = 256 * high + low

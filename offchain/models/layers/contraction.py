@@ -1,8 +1,8 @@
 """What every contraction of activations with weights has in common: the sum, its scale, its bias.
 
-Guarantees: the specification sums in int64; the fast path sums 8-bit limbs in float32 where
-``bounds.py`` has proved every partial sum below 2**24, in slices where it has to, and goes on in float64
-or int64 as proved. Both return wide integers and their fraction, for the layer to normalise.
+Guarantees: the specification sums in int64; the fast path sums in the container for which ``bounds.py``
+has proved every partial sum, in limbs and slices where it has to, and goes on in float64 or int64 as
+proved. Both return wide integers and their fraction, for the layer to normalise.
 
 Source: docs/exact-1.md, "Dense and convolution"; design section 7.
 """
@@ -25,7 +25,7 @@ from offchain.evaluation.bounds import Contraction
 from offchain.evaluation.quantise import Linear
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
-"""Of inputs and weights, float32 integers both; exact as long as every partial sum is below 2**24."""
+"""Of inputs and weights, both in the container's operands; exact as long as every partial sum fits."""
 
 
 def finish(sums: NDArray[Any], linear: Linear, fraction: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -43,9 +43,10 @@ def dense(x: Activations, linear: Linear) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def scaled_sums(product: Product, q: jax.Array, linear: Linear, plan: Contraction) -> jax.Array:
     """Sums of weights times activations, times the multipliers, in the container that the plan names."""
-    weight = jnp.asarray(linear.weight).astype(jnp.float32)
+    weight = jnp.asarray(linear.weight).astype(plan.container)
     count, wide = len(q), jnp.dtype(plan.wide)
     pieces = q if plan.limbs == 1 else jnp.concatenate(arithmetic_jax.limbs(q))
+    pieces = pieces.astype(plan.container)
     edges = [0, *np.cumsum([len(part) for part in np.array_split(np.arange(q.shape[-1]), plan.parts)])]
     sums = jnp.zeros((), wide)
     for start, stop in itertools.pairwise(edges):
@@ -67,6 +68,11 @@ def contract(
     return arithmetic_jax.accumulate(products, fraction, bias, linear.bias_fraction)
 
 
+def sums_of(operands: Any) -> Any:
+    """The type in which a container's terms are added up."""
+    return jnp.int32 if operands == jnp.int8 else operands
+
+
 def dot(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """``x · weight`` over the last axis of ``x``, in float32 and nothing less."""
-    return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    """``x · weight`` over the last axis of ``x``, in the sums of their container and nothing less."""
+    return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST, preferred_element_type=sums_of(x.dtype))

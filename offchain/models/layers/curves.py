@@ -17,7 +17,7 @@ from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation import functions as curves
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT32_EXACT, FLOAT64_EXACT
+from offchain.evaluation.bounds import FLOAT32_EXACT, FLOAT64_EXACT, Way
 from offchain.models.layers.kind import L, LayerKind, Module
 from protocol.architecture import Gelu, Shape, Sigmoid, Silu, Tanh
 
@@ -28,7 +28,7 @@ class _CurveKind(LayerKind[L]):
     curve: ClassVar[curves.Curve]
     symmetric: ClassVar[bool]
 
-    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:
         assert 2 * curves.ONE <= FLOAT32_EXACT
         return "float32", ACTIVATION_LIMIT
 
@@ -72,7 +72,7 @@ class _GatedKind(LayerKind[L]):
 
     curve: ClassVar[curves.Curve]
 
-    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:
         assert limit << curves.CURVE_FRACTION < FLOAT64_EXACT
         return "float64", ACTIVATION_LIMIT
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import plan_add
+from offchain.evaluation.bounds import Way, plan_add
 from offchain.evaluation.quantise import quantise_groups
 from offchain.models.layers.kind import LayerKind, Module
 from protocol.architecture import Embedding, PositionalEmbedding, Shape
@@ -39,7 +39,9 @@ class EmbeddingKind(LayerKind[Embedding]):
     def prepare(self, layer: Embedding, tensors: Mapping[str, NDArray[Any]]) -> Activations:
         return _rows(tensors["embedding"])
 
-    def plan(self, layer: Embedding, shape: Shape, limit: int, prepared: Activations) -> tuple[None, int]:
+    def plan(
+        self, layer: Embedding, shape: Shape, limit: int, prepared: Activations, way: Way
+    ) -> tuple[None, int]:
         return None, ACTIVATION_LIMIT
 
     def module(self, layer: Embedding, name: str, training: bool) -> Module:
@@ -73,7 +75,7 @@ class PositionalEmbeddingKind(LayerKind[PositionalEmbedding]):
         return _rows(tensors["embedding"])
 
     def plan(
-        self, layer: PositionalEmbedding, shape: Shape, limit: int, prepared: Activations
+        self, layer: PositionalEmbedding, shape: Shape, limit: int, prepared: Activations, way: Way
     ) -> tuple[str, int]:
         return plan_add(), ACTIVATION_LIMIT
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from offchain.evaluation.arithmetic import Activations
 from offchain.evaluation.arithmetic_jax import Traced
+from offchain.evaluation.bounds import Way
 from protocol.architecture import Shape
 
 L = TypeVar("L", bound=BaseModel)
@@ -40,11 +41,12 @@ class LayerKind(ABC, Generic[L]):
         """The layer's float32 tensors (by their short names) as integers; None if it has none."""
         return None
 
-    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any) -> tuple[Hashable, int]:
+    def plan(self, layer: L, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[Hashable, int]:
         """The proof: how ``exact`` may compute, and the largest magnitude it then puts out.
 
         Args:
-            shape: of the input. limit: largest magnitude of the input's integers.
+            shape: of the input. limit: largest magnitude of the input's integers. way: in which containers
+                sums are wanted, where they are proved; changes how ``exact`` computes, and never what.
 
         Raises:
             UnprovenBound: no way of computing is proved exact.

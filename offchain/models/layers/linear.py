@@ -4,14 +4,13 @@ Guarantees: as in ``contraction.py``: exact sums, whatever container they are co
 
 On an accelerator a convolution is computed as one matrix product per kernel position: a convolution
 library may choose a transforming algorithm (Winograd, FFT), which is not exact; a matrix product has
-nothing to choose. On a CPU, XLA's convolution is direct, and faster.
+nothing to choose. On a CPU, XLA's float32 convolution is direct, and faster.
 
 Source: docs/exact-1.md, "Dense and convolution"; design section 7.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import INT32_EXACT, Contraction, plan_contraction, plan_wide
-from offchain.evaluation.quantise import WEIGHT_LIMIT, Linear, quantise_linear
-from offchain.models.layers.contraction import contract, dense, dot, finish
+from offchain.evaluation.bounds import Contraction, Way, plan_contraction
+from offchain.evaluation.quantise import Linear, quantise_linear
+from offchain.models.layers.contraction import contract, dense, dot, finish, sums_of
 from offchain.models.layers.kind import LayerKind, Module
 from protocol.architecture import Conv, Dense, DepthwiseConv, Padding, Shape
 
@@ -39,8 +38,10 @@ class DenseKind(LayerKind[Dense]):
     def prepare(self, layer: Dense, tensors: Mapping[str, NDArray[Any]]) -> Linear:
         return quantise_linear(tensors["kernel"], tensors.get("bias"))
 
-    def plan(self, layer: Dense, shape: Shape, limit: int, prepared: Linear) -> tuple[Contraction, int]:
-        return plan_contraction(prepared.weight, limit), ACTIVATION_LIMIT
+    def plan(
+        self, layer: Dense, shape: Shape, limit: int, prepared: Linear, way: Way
+    ) -> tuple[Contraction, int]:
+        return plan_contraction(prepared.weight, limit, way.weights), ACTIVATION_LIMIT
 
     def module(self, layer: Dense, name: str, training: bool) -> Module:
         return linen.Dense(layer.features, use_bias=layer.use_bias, name=name)
@@ -81,8 +82,10 @@ class ConvKind(LayerKind[Conv]):
     def prepare(self, layer: Conv, tensors: Mapping[str, NDArray[Any]]) -> Linear:
         return quantise_linear(tensors["kernel"], tensors.get("bias"))
 
-    def plan(self, layer: Conv, shape: Shape, limit: int, prepared: Linear) -> tuple[Contraction, int]:
-        return plan_contraction(prepared.weight, limit), ACTIVATION_LIMIT
+    def plan(
+        self, layer: Conv, shape: Shape, limit: int, prepared: Linear, way: Way
+    ) -> tuple[Contraction, int]:
+        return plan_contraction(prepared.weight, limit, way.weights), ACTIVATION_LIMIT
 
     def module(self, layer: Conv, name: str, training: bool) -> Module:
         return linen.Conv(
@@ -102,7 +105,8 @@ class ConvKind(LayerKind[Conv]):
         return arithmetic.normalise(*finish(sums, prepared, x.fraction))
 
     def exact(self, layer: Conv, prepared: Linear, plan: Contraction, *inputs: Traced) -> Traced:
-        direct = jax.default_backend() == "cpu"
+        # XLA's own convolutions of anything else on a CPU are loops without vectors.
+        direct = jax.default_backend() == "cpu" and plan.container == "float32"
 
         def product(x: jax.Array, weight: jax.Array) -> jax.Array:
             if direct:
@@ -137,18 +141,17 @@ def _taps(padded: Any, weight: Any, layer: Conv | DepthwiseConv) -> Iterator[tup
 
 
 class DepthwiseConvKind(LayerKind[DepthwiseConv]):
-    """Each channel with its own window: few terms per sum, so whole activations in int32 mostly do."""
+    """Each channel with its own window."""
 
     schema = DepthwiseConv
 
     def prepare(self, layer: DepthwiseConv, tensors: Mapping[str, NDArray[Any]]) -> Linear:
         return quantise_linear(tensors["kernel"], tensors.get("bias"))
 
-    def plan(self, layer: DepthwiseConv, shape: Shape, limit: int, prepared: Linear) -> tuple[str, int]:
-        largest = math.prod(layer.kernel) * WEIGHT_LIMIT * limit
-        # At most 64 * 64 terms: always below 2**52 with the multiplier.
-        assert plan_wide(largest) == "float64"
-        return ("int32" if largest <= INT32_EXACT else "float64"), ACTIVATION_LIMIT
+    def plan(
+        self, layer: DepthwiseConv, shape: Shape, limit: int, prepared: Linear, way: Way
+    ) -> tuple[Contraction, int]:
+        return plan_contraction(prepared.weight, limit, way.weights), ACTIVATION_LIMIT
 
     def module(self, layer: DepthwiseConv, name: str, training: bool) -> Module:
         return lambda x: linen.Conv(
@@ -168,16 +171,11 @@ class DepthwiseConvKind(LayerKind[DepthwiseConv]):
             sums = sums + place * weight[0]
         return arithmetic.normalise(*finish(sums, prepared, x.fraction))
 
-    def exact(self, layer: DepthwiseConv, prepared: Linear, plan: str, *inputs: Traced) -> Traced:
-        (x,) = inputs
-        whole = x.q.astype(plan)
-        padded = jnp.pad(whole, ((0, 0), *_borders(x.q.shape, layer), (0, 0)))
-        weights = jnp.asarray(prepared.weight).astype(plan)
-        terms = [place * weight[0] for place, weight in _taps(padded, weights, layer)]
-        sums = sum(terms[1:], start=terms[0]).astype(jnp.float64)
-        products = sums * jnp.asarray(prepared.multiplier).astype(jnp.float64)
-        bias = None if prepared.bias is None else jnp.asarray(prepared.bias)
-        fraction = x.fraction + prepared.multiplier_fraction
-        return arithmetic_jax.normalise(
-            *arithmetic_jax.accumulate(products, fraction, bias, prepared.bias_fraction)
-        )
+    def exact(self, layer: DepthwiseConv, prepared: Linear, plan: Contraction, *inputs: Traced) -> Traced:
+        def product(x: jax.Array, weight: jax.Array) -> jax.Array:
+            wide = sums_of(x.dtype)
+            padded = jnp.pad(x.astype(wide), ((0, 0), *_borders(x.shape, layer), (0, 0)))
+            terms = [place * tap[0] for place, tap in _taps(padded, weight.astype(wide), layer)]
+            return sum(terms[1:], start=terms[0])
+
+        return arithmetic_jax.normalise(*contract(product, inputs[0], prepared, plan))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations, bit_length
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT32_EXACT, FLOAT64_EXACT
+from offchain.evaluation.bounds import FLOAT32_EXACT, FLOAT64_EXACT, Way
 from offchain.evaluation.quantise import (
     AFFINE_BITS,
     EPSILON,
@@ -76,7 +76,7 @@ class BatchNormKind(LayerKind[BatchNorm]):
     def prepare(self, layer: BatchNorm, tensors: Mapping[str, NDArray[Any]]) -> Affine:
         return quantise_batch_norm(**tensors)
 
-    def plan(self, layer: BatchNorm, shape: Shape, limit: int, prepared: Affine) -> tuple[str, int]:
+    def plan(self, layer: BatchNorm, shape: Shape, limit: int, prepared: Affine, way: Way) -> tuple[str, int]:
         assert (limit << AFFINE_BITS) + (1 << 2 * MANTISSA_BITS) < FLOAT64_EXACT
         return "float64", ACTIVATION_LIMIT
 
@@ -178,7 +178,9 @@ class LayerNormKind(LayerKind[LayerNorm]):
     def prepare(self, layer: LayerNorm, tensors: Mapping[str, NDArray[Any]]) -> Learned:
         return _learned(tensors)
 
-    def plan(self, layer: LayerNorm, shape: Shape, limit: int, prepared: Learned) -> tuple[str, int]:
+    def plan(
+        self, layer: LayerNorm, shape: Shape, limit: int, prepared: Learned, way: Way
+    ) -> tuple[str, int]:
         _check_products()
         # Width times a value, less the sum: at most twice that; rounding needs a bit more.
         return ("float32" if 4 * shape[-1] * limit <= FLOAT32_EXACT else "float64"), ACTIVATION_LIMIT
@@ -207,7 +209,7 @@ class RmsNormKind(LayerKind[RmsNorm]):
     def prepare(self, layer: RmsNorm, tensors: Mapping[str, NDArray[Any]]) -> Learned:
         return _learned(tensors)
 
-    def plan(self, layer: RmsNorm, shape: Shape, limit: int, prepared: Learned) -> tuple[str, int]:
+    def plan(self, layer: RmsNorm, shape: Shape, limit: int, prepared: Learned, way: Way) -> tuple[str, int]:
         _check_products()
         return "float64", ACTIVATION_LIMIT
 

@@ -18,7 +18,7 @@ from flax import linen
 from offchain.evaluation import arithmetic, arithmetic_jax, tables
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT64_EXACT, plan_add
+from offchain.evaluation.bounds import FLOAT64_EXACT, Way, plan_add
 from offchain.models.layers.kind import LayerKind, Module
 from protocol.architecture import Add, Dropout, Flatten, LeakyRelu, Relu, Shape, Softmax
 
@@ -66,7 +66,7 @@ class AddKind(LayerKind[Add]):
 
     schema = Add
 
-    def plan(self, layer: Add, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+    def plan(self, layer: Add, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:
         return plan_add(), ACTIVATION_LIMIT
 
     def module(self, layer: Add, name: str, training: bool) -> Module:
@@ -87,7 +87,7 @@ class LeakyReluKind(LayerKind[LeakyRelu]):
 
     schema = LeakyRelu
 
-    def plan(self, layer: LeakyRelu, shape: Shape, limit: int, prepared: Any) -> tuple[str, int]:
+    def plan(self, layer: LeakyRelu, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:
         assert limit << _SLOPE_BITS < FLOAT64_EXACT
         return "float64", ACTIVATION_LIMIT
 
@@ -130,7 +130,7 @@ class SoftmaxKind(LayerKind[Softmax]):
 
     schema = Softmax
 
-    def plan(self, layer: Softmax, shape: Shape, limit: int, prepared: Any) -> tuple[None, int]:
+    def plan(self, layer: Softmax, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[None, int]:
         return None, 1 << tables.PROBABILITY_FRACTION
 
     def module(self, layer: Softmax, name: str, training: bool) -> Module:

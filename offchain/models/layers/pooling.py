@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT32_EXACT, plan_wide
+from offchain.evaluation.bounds import FLOAT32_EXACT, Way, plan_wide
 from offchain.evaluation.quantise import quantise_mean
 from offchain.models.layers.kind import LayerKind, Module
 from offchain.models.layers.linear import padding_of
@@ -87,7 +87,7 @@ class AvgPoolKind(LayerKind[AvgPool]):
 
     schema = AvgPool
 
-    def plan(self, layer: AvgPool, shape: Shape, limit: int, prepared: Any) -> tuple[MeanPlan, int]:
+    def plan(self, layer: AvgPool, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[MeanPlan, int]:
         return _plan_mean(math.prod(layer.window), limit), ACTIVATION_LIMIT
 
     def module(self, layer: AvgPool, name: str, training: bool) -> Module:
@@ -108,7 +108,9 @@ class GlobalAvgPoolKind(LayerKind[GlobalAvgPool]):
 
     schema = GlobalAvgPool
 
-    def plan(self, layer: GlobalAvgPool, shape: Shape, limit: int, prepared: Any) -> tuple[MeanPlan, int]:
+    def plan(
+        self, layer: GlobalAvgPool, shape: Shape, limit: int, prepared: Any, way: Way
+    ) -> tuple[MeanPlan, int]:
         # Joining the positions of a sequence may bring any integer up to the limit.
         reached = ACTIVATION_LIMIT if len(shape) == 2 else limit
         return _plan_mean(math.prod(shape[:-1]), reached), ACTIVATION_LIMIT

@@ -23,7 +23,7 @@ from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation import functions as curves
 from offchain.evaluation.arithmetic import Activations, spread
 from offchain.evaluation.arithmetic_jax import Traced
-from offchain.evaluation.bounds import FLOAT64_EXACT, Contraction, plan_contraction
+from offchain.evaluation.bounds import FLOAT64_EXACT, Contraction, Way, plan_contraction
 from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
 from offchain.evaluation.quantise import Linear, quantise_linear, quantise_vector
 from offchain.models.layers.contraction import dot, scaled_sums
@@ -64,14 +64,14 @@ def _prepare(tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
     )
 
 
-def _plan(prepared: Recurrent, limit: int) -> tuple[RecurrentPlan, int]:
+def _plan(prepared: Recurrent, limit: int, way: Way) -> tuple[RecurrentPlan, int]:
     # A cell: one more per step, at 2**20, times a gate at 2**15, beside another product of the kind.
     assert (MAX_POSITIONS + 1) << (ARGUMENT_FRACTION + GATE_FRACTION + 1) < FLOAT64_EXACT
     # The largest argument times a reset gate.
     assert 1 << (PART_BITS + 1 + GATE_FRACTION) < FLOAT64_EXACT
     plans = (
-        plan_contraction(prepared.kernel.weight, limit),
-        plan_contraction(prepared.recurrent.weight, STATE_LIMIT),
+        plan_contraction(prepared.kernel.weight, limit, way.weights),
+        plan_contraction(prepared.recurrent.weight, STATE_LIMIT, way.weights),
     )
     return plans, STATE_LIMIT
 
@@ -138,7 +138,7 @@ def _steps(recurrent: Linear, plan: Contraction) -> _Steps:
     # Widened before the loop: XLA would widen them again in each step.
     weight, multiplier = jnp.asarray(recurrent.weight), jnp.asarray(recurrent.multiplier)
     widened: dict[str, Any] = {
-        "weight": weight.astype(jnp.float32),
+        "weight": weight.astype(plan.container),
         "multiplier": multiplier.astype(plan.wide),
     }
     return _Steps(recurrent._replace(**widened), plan)
@@ -179,12 +179,22 @@ def _over_positions(step: Any, carry: Any, inputs: jax.Array) -> jax.Array:
     return outputs.swapaxes(0, 1)
 
 
+def _states_after(step: Any, carry: Any, parts: jax.Array, state_of: Any) -> Traced:
+    """The states after each position, for a ``step`` from what is carried to what is carried next.
+
+    A step puts out the state that it is handed, not the one that it makes: XLA would make that twice.
+    """
+
+    def lagging(carry: Any, part: jax.Array) -> Any:
+        return step(carry, part), state_of(carry).astype(jnp.float32)
+
+    last, before = jax.lax.scan(lagging, carry, parts.swapaxes(0, 1))
+    states = jnp.concatenate([before[1:], state_of(last).astype(jnp.float32)[None]]).swapaxes(0, 1)
+    return Traced(states, jnp.full(states.shape[:2], STATE_FRACTION, jnp.int32))
+
+
 def _states(q: NDArray[Any]) -> Activations:
     return Activations(q, np.full(q.shape[:2], STATE_FRACTION, np.int64))
-
-
-def _states_traced(q: jax.Array) -> Traced:
-    return Traced(q.astype(jnp.float32), jnp.full(q.shape[:2], STATE_FRACTION, jnp.int32))
 
 
 class LstmModule(linen.Module):
@@ -223,8 +233,10 @@ class LstmKind(LayerKind[Lstm]):
     def prepare(self, layer: Lstm, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         return _prepare(tensors)
 
-    def plan(self, layer: Lstm, shape: Shape, limit: int, prepared: Recurrent) -> tuple[RecurrentPlan, int]:
-        return _plan(prepared, limit)
+    def plan(
+        self, layer: Lstm, shape: Shape, limit: int, prepared: Recurrent, way: Way
+    ) -> tuple[RecurrentPlan, int]:
+        return _plan(prepared, limit, way)
 
     def module(self, layer: Lstm, name: str, training: bool) -> Module:
         return LstmModule(layer.features, name=name)
@@ -252,10 +264,10 @@ class LstmKind(LayerKind[Lstm]):
             enter, forget, leave = jnp.split(gates, 3, axis=-1)
             cell = _next_cell(cell, forget, enter, _tanh_traced(new))
             state = _shift(leave * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
-            return (state, cell), state
+            return state, cell
 
         zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
-        return _states_traced(_over_positions(step, (zeros, zeros), parts))
+        return _states_after(step, (zeros, zeros), parts, lambda carry: carry[0])
 
 
 class GruModule(linen.Module):
@@ -294,8 +306,10 @@ class GruKind(LayerKind[Gru]):
     def prepare(self, layer: Gru, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         return _prepare(tensors)
 
-    def plan(self, layer: Gru, shape: Shape, limit: int, prepared: Recurrent) -> tuple[RecurrentPlan, int]:
-        return _plan(prepared, limit)
+    def plan(
+        self, layer: Gru, shape: Shape, limit: int, prepared: Recurrent, way: Way
+    ) -> tuple[RecurrentPlan, int]:
+        return _plan(prepared, limit, way)
 
     def module(self, layer: Gru, name: str, training: bool) -> Module:
         return GruModule(layer.features, name=name)
@@ -329,8 +343,7 @@ class GruKind(LayerKind[Gru]):
             both = jnp.concatenate([update + from_update, reset + from_reset], axis=-1)
             keep, admit = jnp.split(_gate_traced(both), 2, axis=-1)
             gated = _shift(admit * (from_new + own), GATE_FRACTION)
-            cell = _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
-            return cell, _shift(cell, _CELL_DROP)
+            return _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
 
         zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
-        return _states_traced(_over_positions(step, zeros, parts))
+        return _states_after(step, zeros, parts, lambda cell: _shift(cell, _CELL_DROP))
