@@ -1,7 +1,7 @@
 """How the suite is shared out among pytest's workers (`pytest -n 2`, as `make test` runs it).
 
-Tests of one file stay together, since they share compiled programs; those that drive real processes all run
-in one worker, one after the other, and first: they mostly wait, while the other worker computes.
+Tests of one file stay together, since they share compiled programs and local networks. Those that drive real
+processes come first: they mostly wait, and what computes fills the gaps.
 """
 
 from __future__ import annotations
@@ -14,5 +14,4 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
     for item in items:
-        real = item.get_closest_marker("end_to_end") is not None
-        item.add_marker(pytest.mark.xdist_group("end_to_end" if real else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
