@@ -5,7 +5,7 @@
 Every digest must be the one in ``tests/golden/exactness.json``, on any device, JAX version, batch
 size and container; the exit status says whether they all are.
 
-Source: PoT section 2.5 "Validation Definiteness"; docs/exact-1.md, "Comparing machines".
+Source: PoT section 2.5 "Validation Definiteness"; docs/validation.md, "Comparing machines".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ no random generator and no float function of any library takes part. Guarantees:
 everywhere, so any difference between two machines' digests is a difference in ``exact-1`` itself; the
 agreed digests are in ``tests/golden/exactness.json``.
 
-Source: PoT section 2.5 "Validation Definiteness"; docs/exact-1.md, "Comparing machines".
+Source: PoT section 2.5 "Validation Definiteness"; docs/validation.md, "Comparing machines".
 """
 
 from __future__ import annotations

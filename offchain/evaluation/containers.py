@@ -5,7 +5,7 @@ nothing else. Guarantees: a forced container is used wherever it is proved, and 
 measurement is made once per process for one stage of a model, batch and device, and only where the pass is
 long enough to repay it.
 
-Source: design section 7 ("each backend may compute it its own way"); docs/exact-1.md, "Containers".
+Source: design section 7 ("each backend may compute it its own way"); docs/validation.md, "Containers".
 """
 
 from __future__ import annotations

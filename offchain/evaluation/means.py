@@ -1,6 +1,6 @@
 """By what means a score is computed: what they change is time and memory, and never an integer.
 
-Source: design section 7; docs/exact-1.md, "Containers".
+Source: design section 7; docs/validation.md, "Containers".
 """
 
 from __future__ import annotations
