@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from dtn.commands.orders import ConfigOption, client_of
-from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens
+from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens, wei
+from offchain.economics import fetch_history, margin_of
 from protocol.chain.dao import CHOICES, Action, Dao, Proposal
 from protocol.parameters import PARAMETERS
 
 app = typer.Typer(help="Propose, vote, execute: how the network's rules change.", no_args_is_help=True)
+
+MOST_SETTLEMENTS: Final = 500
 
 Number = Annotated[str, typer.Argument(help="The proposal's number, or how it begins, as `list` shows it.")]
 
@@ -134,6 +137,40 @@ def vote(
     chosen = _find(dao, number)
     dao.vote(chosen.number, choice)
     _show(dao.proposal(chosen.number), as_json)
+
+
+@app.command()
+def report(
+    coin_price: Annotated[str, typer.Option(help="What one of the chain's coins costs, in tokens.")],
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show whether the aggregators' tax pays for the gas of settlements, at the chain's gas price now."""
+    client, _ = client_of(config)
+    chain, network = client.chain(), client.network
+    price = chain.gas_price_wei()
+    listed = network.get("/v1/settlements", limit=MOST_SETTLEMENTS)["settlements"]
+    found = margin_of(listed, fetch_history(network), price, wei(coin_price))
+    if as_json:
+        print_json(
+            {name: str(value) for name, value in asdict(found).items()}
+            | {
+                "gas_price_wei": str(price),
+                "margin_wei": str(found.margin_wei),
+                "margin_bps": found.margin_bps,
+            }
+        )
+        return
+    share = "–" if found.margin_bps is None else f"{found.margin_bps / 100:.1f} % of the tax"
+    sign = "-" if found.margin_wei < 0 else ""
+    rows = [
+        ("settlements, orders in them", f"{found.settlements}, {found.orders}"),
+        ("gas per order", found.gas_per_order),
+        (f"gas at {price / 10**9:g} gwei and {coin_price} tokens a coin", f"{tokens(found.gas_wei)} tokens"),
+        ("tax", f"{tokens(found.tax_wei)} tokens"),
+        ("left to the aggregators", f"{sign}{tokens(abs(found.margin_wei))} tokens, {share}"),
+    ]
+    table("what the tax pays for", ("", ""), rows)
 
 
 @app.command()

@@ -5,6 +5,7 @@ that the future is like them. Nothing of it decides about money.
 """
 
 from offchain.economics.history import Past, fetch_history
+from offchain.economics.margin import Margin, margin_of
 from offchain.economics.quotes import (
     OrderEstimate,
     ProviderQuote,
@@ -16,6 +17,7 @@ from offchain.economics.quotes import (
 from offchain.economics.record import Record, record_of
 
 __all__ = [
+    "Margin",
     "OrderEstimate",
     "Past",
     "ProviderQuote",
@@ -23,6 +25,7 @@ __all__ = [
     "ValidatorQuote",
     "estimate_order",
     "fetch_history",
+    "margin_of",
     "quote_provider",
     "quote_validator",
     "record_of",

@@ -58,6 +58,8 @@ class Past:
     claims: tuple[PastClaim, ...]
     validations: tuple[PastValidation, ...]
     debits: tuple[Debit, ...]
+    tax_wei: int
+    """What the aggregators got of it together."""
 
     @property
     def rate_wei(self) -> int:
@@ -97,6 +99,9 @@ def past_of(detail: Any) -> Past:
                 Debit(str(each["account"]), str(each["reason"]), -int(each["amountWei"]))
                 for each in detail["receipts"]
                 if int(each["amountWei"]) < 0
+            ),
+            tax_wei=sum(
+                int(each["amountWei"]) for each in detail["receipts"] if each["role"] == "aggregator"
             ),
         )
     except (KeyError, TypeError, ValueError) as reason:

@@ -273,6 +273,11 @@ class ChainClient:
             client, amount, due = self.orders.functions.escrowOf(oid).call()
         return bytes.fromhex(client[2:]), int(amount), int(due)
 
+    def gas_price_wei(self) -> int:
+        """What the chain asks for a unit of gas now, in wei of its coin."""
+        with chain_errors("cannot read the gas price"):
+            return int(self.web3.eth.gas_price)
+
     def time_s(self) -> int:
         """The chain's time: the timestamp of its latest block, Unix seconds."""
         with chain_errors("cannot read the chain's head"):

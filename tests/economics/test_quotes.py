@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from offchain.economics import (
     Past,
     estimate_order,
+    margin_of,
     quote_provider,
     quote_validator,
     record_of,
@@ -43,6 +45,7 @@ def past(
         claims=tuple(PastClaim(provider, True) for provider in providers),
         validations=validations,
         debits=debits,
+        tax_wei=rate * train_s // 20,
     )
 
 
@@ -137,6 +140,23 @@ def test_an_answer_that_is_none_is_refused(damage: dict[str, Any]) -> None:
     assert past_of(fine).rate_wei == 1
     with pytest.raises(NetworkError, match="cannot be read"):
         past_of(fine | damage)
+
+
+def test_the_margin_counts_settlements_whose_orders_are_all_known() -> None:
+    known, other = past(RIVAL, rate=1_000), replace(past(RIVAL, rate=3_000), oid="0xother")
+    settlements = [
+        {"orders": ["0x"], "gasUsed": 100},
+        {"orders": ["0x", "0xgone"], "gasUsed": 7},
+        {"orders": ["0xother"], "gasUsed": 300},
+        {"orders": [], "gasUsed": 50},
+    ]
+    found = margin_of(settlements, [known, other], gas_price_wei=2, coin_price_wei=5 * 10**18)
+    assert (found.settlements, found.orders, found.gas, found.gas_per_order) == (3, 2, 450, 225)
+    assert (found.tax_wei, found.gas_wei, found.margin_wei) == (20_000, 4_500, 15_500)
+    assert found.margin_bps == 7_750
+    assert margin_of([], [], 1, 1).margin_bps is None
+    with pytest.raises(NetworkError, match="settlements cannot be read"):
+        margin_of([{"orders": []}], [], 1, 1)
 
 
 SOMEBODY = st.sampled_from([ME, RIVAL, OTHER])

@@ -62,6 +62,8 @@ def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver:
     assert settled["parameters"]["tax_bps"] == old and conserved(settled)
     assert settled["result"] == "won"
     assert conserved(driver.settled(after))
+    report = dtn_json("dao", "report", "--coin-price", "500", home=home)
+    assert int(report["orders"]) == 2 and int(report["gas"]) > 0 and int(report["tax_wei"]) > 0
 
 
 def test_the_guardian_stops_payouts_and_a_stranger_does_not(driver: Driver, home: Path) -> None:
