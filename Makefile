@@ -51,7 +51,7 @@ test-contracts: install
 
 # Two workers: the tests that drive real processes mostly wait (tests/conftest.py).
 test-python: install
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 compile: build/.compiled
 
