@@ -43,7 +43,11 @@ class DataForm(Protocol):
 
 SIZES: Final[dict[str, dict[str, str]]] = {
     "mlp": {"hidden": "hidden"},
-    "cnn": {"channels": "channels", "hidden": "hidden"},
+    "cnn": {
+        "channels": "channels",
+        "hidden": "hidden",
+        "dropout_permille": "dropout_permille",
+    },
     "resnet": {"channels": "channels", "blocks": "blocks"},
     "lstm": {"features": "features", "depth": "layers", "cell": "cell"},
     "transformer": {

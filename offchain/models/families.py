@@ -67,9 +67,10 @@ def cnn(
     channels: Sequence[int] = (16, 32),
     hidden: Sequence[int] = (64,),
     *,
+    dropout_permille: int = 0,
     output: Output = "classification",
 ) -> Architecture:
-    """Blocks of a 3×3 convolution, relu and 2×2 max pooling, then dense layers.
+    """Blocks of a 3×3 convolution, relu and 2×2 max pooling, then dense layers with dropout before each.
 
     Raises:
         InvalidDocument: a size is out of bounds, or the image is too small for that many blocks.
@@ -77,8 +78,11 @@ def cnn(
     layers: list[Layer] = []
     for features in channels:
         layers += [Conv(features=features), Relu(), MaxPool()]
-    layers += [Flatten(), *_dense_relu(hidden), Dense(features=outputs)]
-    return _architecture(input_shape, output, layers)
+    drop: list[Layer] = [Dropout(rate_permille=dropout_permille)] if dropout_permille else []
+    layers += [Flatten(), *drop]
+    for features in hidden:
+        layers += [Dense(features=features), Relu(), *drop]
+    return _architecture(input_shape, output, [*layers, Dense(features=outputs)])
 
 
 def resnet(

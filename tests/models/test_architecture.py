@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from offchain.evaluation import conformance
+from offchain.models.families import cnn
 from offchain.models.layers import VOCABULARY
 from protocol import architecture as vocabulary
 from protocol.architecture import (
@@ -147,3 +148,12 @@ def test_a_softmax_at_the_end_belongs_to_the_metric() -> None:
 def test_a_residual_sum_may_refer_to_any_earlier_layer() -> None:
     layers = (Dense(features=4, name="stem"), Relu(), Dense(features=4), Add(other="stem"))
     assert shapes(Architecture(input_shape=(7,), layers=layers))[-1] == (4,)
+
+
+def test_dropout_is_in_training_alone() -> None:
+    plain, dropped = cnn((8, 8, 1), 10), cnn((8, 8, 1), 10, dropout_permille=250)
+    kinds = [layer.kind for layer in dropped.layers]
+    assert kinds.count("dropout") == 2 and [kind for kind in kinds if kind != "dropout"] == [
+        layer.kind for layer in plain.layers
+    ]
+    assert parameter_count(dropped) == parameter_count(plain)
