@@ -359,9 +359,10 @@ class Devnet:
 
     @contextlib.contextmanager
     def lifetime(self, shape: Shape) -> Iterator[Devnet]:
-        """Up, and down whatever happens."""
-        self.up(shape)
-        try:
-            yield self
-        finally:
-            self.down()
+        """Up, and down whatever happens: an end by signal included."""
+        with interruptible():
+            self.up(shape)
+            try:
+                yield self
+            finally:
+                self.down()

@@ -61,3 +61,32 @@ def test_a_demo_that_is_ended_leaves_nothing_running(tmp_path: Path, how: signal
         demo.kill()
         demo.wait()
         devnet.down()
+
+
+LIFETIME = """
+import sys, time
+from pathlib import Path
+from dtn.devnet import Devnet, Shape
+with Devnet(Path(sys.argv[1])).lifetime(Shape(aggregators=1, providers=0, validators=0, verifiers=0)):
+    print("up", flush=True)
+    time.sleep(120)
+"""
+"""A local network for as long as a block of code runs, as benchmarks use it."""
+
+
+def test_a_network_ends_with_the_block_of_code_though_a_signal_ends_that(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", LIFETIME, str(tmp_path / "devnet")],
+        env={**os.environ, "DTN_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert owner.stdout is not None and owner.stdout.readline() == b"up\n"
+        owner.send_signal(signal.SIGTERM)
+        owner.wait(timeout=60)
+        assert of_home(tmp_path) == []
+    finally:
+        owner.kill()
+        owner.communicate()
+        Devnet(tmp_path / "devnet").down()
