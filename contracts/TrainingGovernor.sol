@@ -43,6 +43,14 @@ contract TrainingGovernor is
         uint256 timelockDelay;
     }
 
+    /// @dev Where a proposal's event stands: all about it is found in one block, not in a search of the chain.
+    struct Made {
+        uint256 proposalId;
+        uint64 blockNumber;
+    }
+
+    Made[] private _made;
+
     /// @param periods in seconds
     /// @param proposalThreshold_ votes that a proposer needs, in base units
     /// @param quorumPercent of the supply that must vote for or abstain
@@ -55,14 +63,15 @@ contract TrainingGovernor is
         GovernorTimelockControl(_newTimelock(periods.timelockDelay))
     {}
 
-    /// @notice Seconds from a proposal to the moment at which votes are counted.
-    function votingDelay() public view override(Governor, GovernorSettings) returns (uint256) {
-        return super.votingDelay();
+    /// @notice How many proposals were made.
+    function proposalCount() external view returns (uint256) {
+        return _made.length;
     }
 
-    /// @notice Seconds for which votes are taken.
-    function votingPeriod() public view override(Governor, GovernorSettings) returns (uint256) {
-        return super.votingPeriod();
+    /// @notice The proposal `index`, from 0, and the block with its `ProposalCreated` event.
+    function proposalAt(uint256 index) external view returns (uint256 proposalId, uint64 blockNumber) {
+        Made storage made = _made[index];
+        return (made.proposalId, made.blockNumber);
     }
 
     /// @notice Votes that a proposer needs.
@@ -98,6 +107,18 @@ contract TrainingGovernor is
         returns (bool)
     {
         return super.proposalNeedsQueuing(proposalId);
+    }
+
+    function _propose(
+        address[] memory targets,
+        uint256[] memory values,
+        bytes[] memory calldatas,
+        string memory description,
+        address proposer
+    ) internal override returns (uint256 proposalId) {
+        proposalId = super._propose(targets, values, calldatas, description, proposer);
+        // forge-lint: disable-next-line(unsafe-typecast)
+        _made.push(Made(proposalId, uint64(block.number)));
     }
 
     function _setVotingDelay(uint48 newVotingDelay) internal override {

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from web3 import Web3
 from web3.types import FilterParams, LogReceipt
 
-from protocol.chain.client import ChainClient, chain_errors
+from protocol.chain.client import ChainClient, block_ranges, chain_errors
 from protocol.chain_events import (
     AnyChainEvent,
     CommitteeChanged,
@@ -28,9 +28,6 @@ from protocol.chain_events import (
 from protocol.transactions import Order
 
 logger = logging.getLogger(__name__)
-
-MAX_BLOCKS_PER_QUERY: Final = 1000
-"""Public chain nodes refuse wider log queries."""
 
 
 def _address(value: str) -> bytes:
@@ -84,9 +81,7 @@ class ChainReader:
     def read(self, after: int, number: int) -> tuple[tuple[int, AnyChainEvent], ...]:
         """Events in blocks ``(after, number]`` with their block numbers, in chain order."""
         found: list[tuple[int, AnyChainEvent]] = []
-        start = max(after + 1, self.first_block)
-        while start <= number:
-            stop = min(number, start + MAX_BLOCKS_PER_QUERY - 1)
+        for start, stop in block_ranges(max(after + 1, self.first_block), number):
             query: FilterParams = {"fromBlock": start, "toBlock": stop, "address": self._addresses}
             with chain_errors(f"cannot read the contract events of blocks {start} to {stop}"):
                 logs = self._web3.eth.get_logs(query)
@@ -94,7 +89,6 @@ class ChainReader:
                     event = self._decode(log)
                     if event is not None:
                         found.append((log["blockNumber"], event))
-            start = stop + 1
         return tuple(found)
 
     def _decode(self, log: LogReceipt) -> AnyChainEvent | None:

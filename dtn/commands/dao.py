@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
@@ -10,13 +11,14 @@ import typer
 
 from dtn.commands.orders import ConfigOption, client_of
 from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens, wei
-from offchain.economics import fetch_history, margin_of
+from offchain.economics import fetch_history, fetch_settlements, margin_of
 from protocol.chain.dao import CHOICES, Action, Dao, Proposal
 from protocol.parameters import PARAMETERS
 
 app = typer.Typer(help="Propose, vote, execute: how the network's rules change.", no_args_is_help=True)
 
-MOST_SETTLEMENTS: Final = 500
+LEAST_DIGITS: Final = 8
+"""Hex digits that tell a proposal from all others, for all practical purposes."""
 
 Number = Annotated[str, typer.Argument(help="The proposal's number, or how it begins, as `list` shows it.")]
 
@@ -28,10 +30,14 @@ def _open(config: ConfigOption) -> tuple[Dao, bytes]:
 
 
 @app.command(name="list")
-def list_proposals(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
-    """Show all proposals: what each does, where it stands, how the votes are."""
+def list_proposals(
+    limit: Annotated[int, typer.Option(min=1, help="How many, the latest first.")] = 20,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show proposals: what each does, where it stands, how the votes are."""
     dao, account = _open(config)
-    found = dao.proposals()
+    found = list(itertools.islice(dao.proposals(), limit))
     if as_json:
         print_json({"votes_wei": str(dao.votes_of(account)), "proposals": [_as_json(p) for p in found]})
         return
@@ -115,7 +121,7 @@ def propose(
         actions.append(dao.set_guardian(parse_id(guardian, 20, "an address")))
     if unpause:
         actions.append(dao.unpause())
-    proposal = dao.proposal(dao.propose(actions, description))
+    proposal = dao.propose(actions, description)
     if as_json:
         print_json(_as_json(proposal))
         return
@@ -135,8 +141,8 @@ def vote(
         raise BadAmount(f"vote {', '.join(CHOICES)}, not {choice!r}")
     dao, _ = _open(config)
     chosen = _find(dao, number)
-    dao.vote(chosen.number, choice)
-    _show(dao.proposal(chosen.number), as_json)
+    dao.vote(chosen, choice)
+    _show(dao.refreshed(chosen), as_json)
 
 
 @app.command()
@@ -149,8 +155,7 @@ def report(
     client, _ = client_of(config)
     chain, network = client.chain(), client.network
     price = chain.gas_price_wei()
-    listed = network.get("/v1/settlements", limit=MOST_SETTLEMENTS)["settlements"]
-    found = margin_of(listed, fetch_history(network), price, wei(coin_price))
+    found = margin_of(fetch_settlements(network), fetch_history(network), price, wei(coin_price))
     if as_json:
         print_json(
             {name: str(value) for name, value in asdict(found).items()}
@@ -191,23 +196,24 @@ def execute(number: Number, config: ConfigOption = None, as_json: JsonFlag = Fal
     """Carry a proposal that succeeded on: first into the timelock, and out of it when its delay is over."""
     dao, _ = _open(config)
     chosen = _find(dao, number)
-    dao.execute(chosen.number)
-    _show(dao.proposal(chosen.number), as_json)
+    dao.execute(chosen)
+    _show(dao.refreshed(chosen), as_json)
 
 
 def _find(dao: Dao, number: str) -> Proposal:
-    """The one proposal whose number, in hex or decimal, begins so."""
+    """The latest proposal whose number is this, in decimal, or begins so, in hex."""
     begins = number.removeprefix("0x").lower()
-    found = [
-        each
-        for each in dao.proposals()
-        if begins and (f"{each.number:x}".startswith(begins) or str(each.number) == begins)
-    ]
-    if len(found) != 1:
+
+    def fits(found: int) -> bool:
+        return str(found) == begins or (len(begins) >= LEAST_DIGITS and f"{found:x}".startswith(begins))
+
+    proposal = dao.find(fits)
+    if proposal is None:
         raise BadAmount(
-            f"{len(found)} proposals have a number that begins with {number!r}; see `dtn dao list`"
+            f"no proposal's number begins with {number!r}: give at least {LEAST_DIGITS} hex digits of one "
+            "in `dtn dao list`"
         )
-    return found[0]
+    return proposal
 
 
 def _show(proposal: Proposal, as_json: bool) -> None:

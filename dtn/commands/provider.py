@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.live import Live
@@ -16,6 +17,9 @@ from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, 
 from offchain.config import ProviderConfig
 from offchain.network import Network, NetworkFile
 from protocol.chain.client import ChainClient, connect
+
+if TYPE_CHECKING:
+    from offchain.provider.pool.payouts import Payout
 
 Pool = Annotated[Path | None, typer.Option("--pool", help="The pool's TOML file; see docs/pools.md.")]
 
@@ -145,43 +149,44 @@ def payouts(
                 "reward_wei": str(amount),
                 "split_by": agreed.split_by,
                 "fee_bps": agreed.fee_bps,
-                "payouts": [
-                    {
-                        "account": each.account,
-                        "steps": each.work.steps,
-                        "samples": each.work.samples,
-                        "device_ms": each.work.device_ms,
-                        "fee_wei": str(each.fee_wei),
-                        "share_wei": str(each.share_wei),
-                        "amount_wei": str(each.amount_wei),
-                        "tx": paid.get(each.account),
-                    }
-                    for each in shares
-                ],
+                "payouts": [_payout(each, paid) for each in shares],
             }
         )
         return
-    rows = [
-        (
-            each.account + " (leader)" * (each.account == agreed.leader),
-            each.work.steps,
-            each.work.samples,
-            f"{each.work.device_ms // 1000} s",
-            tokens(each.fee_wei),
-            tokens(each.share_wei),
-            tokens(each.amount_wei),
-            short(paid.get(each.account)),
-        )
-        for each in shares
-    ]
     table(
         f"{tokens(amount)} tokens for order {short(order)}, split by {agreed.split_by}",
         ("account", "steps", "samples", "device time", "fee", "share", "tokens", "paid by"),
-        rows,
+        [_payout_row(each, agreed.leader, paid) for each in shares],
     )
 
 
 # Showing ---------------------------------------------------------------------------------------------
+
+
+def _payout(payout: Payout, paid: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "account": payout.account,
+        "steps": payout.work.steps,
+        "samples": payout.work.samples,
+        "device_ms": payout.work.device_ms,
+        "fee_wei": str(payout.fee_wei),
+        "share_wei": str(payout.share_wei),
+        "amount_wei": str(payout.amount_wei),
+        "tx": paid.get(payout.account),
+    }
+
+
+def _payout_row(payout: Payout, leader: str, paid: Mapping[str, str]) -> tuple[Any, ...]:
+    return (
+        payout.account + " (leader)" * (payout.account == leader),
+        payout.work.steps,
+        payout.work.samples,
+        f"{payout.work.device_ms // 1000} s",
+        tokens(payout.fee_wei),
+        tokens(payout.share_wei),
+        tokens(payout.amount_wei),
+        short(paid.get(payout.account)),
+    )
 
 
 def _standings(data_dir: Path) -> list[dict[str, Any]]:

@@ -9,17 +9,18 @@ from typing import Any
 from dtn.output import console, print_json, table, tokens
 from offchain.client.task_file import TaskFile
 from offchain.economics import (
-    Past,
+    Offer,
     estimate_order,
     fetch_history,
+    fetch_stakes,
+    offer_of,
     quote_provider,
     quote_validator,
     record_of,
 )
-from offchain.network import Network, NetworkError
+from offchain.network import Network
 from protocol.chain.client import ChainClient
 from protocol.errors import ProtocolError
-from protocol.parameters import Parameters
 
 
 class NotQuoted(ProtocolError):
@@ -37,23 +38,19 @@ def _machine(figures: Any) -> dict[str, Any]:
     }
 
 
-def _order(network: Network, oid: str, phases: tuple[str, ...]) -> tuple[Any, Parameters, list[Past]]:
-    detail = network.get(f"/v1/orders/{oid}")
-    if detail["phase"] not in phases:
-        raise NotQuoted(f"the order is in phase {detail['phase']}: it can be joined in {' or '.join(phases)}")
-    try:
-        parameters = Parameters.of({name: int(value) for name, value in detail["parameters"].items()})
-    except ValueError as reason:
-        raise NetworkError(f"an aggregator's parameters cannot be read: {reason}") from reason
-    return detail, parameters, fetch_history(network)
+def _offer(network: Network, oid: str, phases: tuple[str, ...]) -> Offer:
+    offer = offer_of(network.get(f"/v1/orders/{oid}"))
+    if offer.phase not in phases:
+        raise NotQuoted(f"the order is in phase {offer.phase}: it can be joined in {' or '.join(phases)}")
+    return offer
 
 
 def provider(network: Network, oid: str, account: str, cost_wei_per_hour: int, as_json: bool) -> None:
     """What training an order may bring to an account."""
-    detail, parameters, history = _order(network, oid, ("training",))
-    left_s = max(0, int(detail["deadlineMs"] / 1_000 - time.time()))
+    offer = _offer(network, oid, ("training",))
+    left_s = max(0, offer.deadline_ms // 1_000 - int(time.time()))
     quote = quote_provider(
-        detail, parameters, history, account, left_s=left_s, cost_wei_per_hour=cost_wei_per_hour
+        offer, fetch_history(network), account, left_s=left_s, cost_wei_per_hour=cost_wei_per_hour
     )
     if as_json:
         print_json({"oid": oid, "account": account, "left_s": left_s} | _machine(asdict(quote)))
@@ -75,9 +72,9 @@ def provider(network: Network, oid: str, account: str, cost_wei_per_hour: int, a
 def validator(network: Network, oid: str, account: str, v_stake_wei: int | None, as_json: bool) -> None:
     """What validating an order may bring to an account."""
     phases = ("training", "reveal", "validation")
-    detail, parameters, history = _order(network, oid, phases)
-    stake = v_stake_wei or parameters["min_validation_stake_wei"]
-    quote = quote_validator(detail, parameters, history, account, stake)
+    offer = _offer(network, oid, phases)
+    stake = v_stake_wei or offer.parameters["min_validation_stake_wei"]
+    quote = quote_validator(offer, fetch_history(network), account, stake)
     if as_json:
         print_json({"oid": oid, "account": account, "v_stake_wei": str(stake)} | _machine(asdict(quote)))
         return
@@ -117,25 +114,24 @@ def client(network: Network, chain: ChainClient, task: TaskFile, as_json: bool) 
 
 def node(network: Network, account: str, as_json: bool) -> None:
     """A node's stakes, and its record in settled orders."""
-    listed = next((each for each in network.get("/v1/nodes")["nodes"] if each["account"] == account), None)
+    stakes = fetch_stakes(network, account)
     record = record_of(fetch_history(network), account)
     reliability = record.reliability_bps
     if as_json:
         print_json(
             {
                 "account": account,
-                "node": listed,
+                "stakes": [_machine(asdict(each)) for each in stakes],
                 "record": _machine(asdict(record)) | {"reliability_bps": reliability},
             }
         )
         return
-    stakes = listed["stakes"] if listed is not None else []
     table(
         account,
         ("role", "bonded", "unbonding", "locked"),
         [
-            (s["role"], *(tokens(s[name]) for name in ("bondedWei", "unbondingWei", "lockedWei")))
-            for s in stakes
+            (each.role, tokens(each.bonded_wei), tokens(each.unbonding_wei), tokens(each.locked_wei))
+            for each in stakes
         ],
     )
     rows = [

@@ -4,7 +4,15 @@ Everything here is advice: it rests on what one aggregator says of orders that a
 that the future is like them. Nothing of it decides about money.
 """
 
-from offchain.economics.history import Past, fetch_history
+from offchain.economics.answers import (
+    Offer,
+    Past,
+    Settled,
+    fetch_history,
+    fetch_settlements,
+    fetch_stakes,
+    offer_of,
+)
 from offchain.economics.margin import Margin, margin_of
 from offchain.economics.quotes import (
     OrderEstimate,
@@ -18,14 +26,19 @@ from offchain.economics.record import Record, record_of
 
 __all__ = [
     "Margin",
+    "Offer",
     "OrderEstimate",
     "Past",
     "ProviderQuote",
     "Record",
+    "Settled",
     "ValidatorQuote",
     "estimate_order",
     "fetch_history",
+    "fetch_settlements",
+    "fetch_stakes",
     "margin_of",
+    "offer_of",
     "quote_provider",
     "quote_validator",
     "record_of",

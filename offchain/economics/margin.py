@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from offchain.economics.history import Past
-from offchain.network import NetworkError
+from offchain.economics.answers import Past, Settled
 from protocol.parameters import BPS
 
 
@@ -46,28 +44,22 @@ class Margin:
 
 
 def margin_of(
-    settlements: Sequence[Any], history: Sequence[Past], gas_price_wei: int, coin_price_wei: int
+    settlements: Sequence[Settled], history: Sequence[Past], gas_price_wei: int, coin_price_wei: int
 ) -> Margin:
-    """The margin over settlements all of whose orders are in ``history``.
+    """The margin over those settlements all of whose orders are in ``history``.
 
     Args:
-        settlements: of ``GET /v1/settlements``. gas_price_wei: in wei of the chain's coin.
+        gas_price_wei: in wei of the chain's coin.
         coin_price_wei: what a coin of 10^18 such wei costs, in wei of the token.
-
-    Raises:
-        NetworkError: a settlement cannot be read.
     """
     tax = {past.oid: past.tax_wei for past in history}
-    try:
-        seen = [each for each in settlements if all(oid in tax for oid in each["orders"])]
-        gas = sum(int(each["gasUsed"]) for each in seen)
-        orders = [str(oid) for each in seen for oid in each["orders"]]
-    except (KeyError, TypeError, ValueError) as reason:
-        raise NetworkError(f"an aggregator's answer about settlements cannot be read: {reason!r}") from reason
+    seen = [each for each in settlements if all(oid in tax for oid in each.oids)]
+    gas = sum(each.gas for each in seen)
+    oids = [oid for each in seen for oid in each.oids]
     return Margin(
         settlements=len(seen),
-        orders=len(orders),
+        orders=len(oids),
         gas=gas,
         gas_wei=gas * gas_price_wei * coin_price_wei // 10**18,
-        tax_wei=sum(tax[oid] for oid in orders),
+        tax_wei=sum(tax[oid] for oid in oids),
     )

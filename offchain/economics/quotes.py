@@ -17,13 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from offchain.economics.history import Past, comparable
-from protocol.parameters import BPS, Parameters
+from offchain.economics.answers import Offer, Past
+from protocol.parameters import BPS
 from protocol.rewards import bps_of, reward_shares
 
-HOUR_S = 3_600
+HOUR_S: Final = 3_600
+LIKE: Final = 4
+"""Orders whose training window is up to so many times as long or as short are comparable."""
+ENOUGH: Final = 3
+"""With fewer comparable orders than this, all of the kind count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,34 +88,39 @@ class OrderEstimate:
     """Share of orders that somebody won."""
 
 
+def comparable(history: Sequence[Past], kind: str, train_s: int) -> list[Past]:
+    """Orders of the same kind whose window is alike; all of the kind where those are too few."""
+    same = [past for past in history if past.kind == kind]
+    alike = [past for past in same if train_s <= LIKE * past.train_s and past.train_s <= LIKE * train_s]
+    return alike if len(alike) >= ENOUGH else same
+
+
 def quote_provider(
-    detail: Any,
-    parameters: Parameters,
+    offer: Offer,
     history: Sequence[Past],
     account: str,
     *,
     left_s: int,
     cost_wei_per_hour: int,
 ) -> ProviderQuote:
-    """What ``account`` may expect of training the order ``detail`` (``GET /v1/orders/OID``).
+    """What ``account`` may expect of training the order.
 
     Args:
-        parameters: those bound to the order. left_s: for training, from now on.
+        left_s: for training, from now on.
         cost_wei_per_hour: of the machine; what it costs the operator, in token base units.
     """
-    order = detail["order"]
-    alike = comparable(history, detail["kind"], int(order["trainWindow"]))
-    standing = sum(each["provider"] != account for each in detail["claims"])
+    alike = comparable(history, offer.kind, offer.train_s)
+    standing = sum(provider != account for provider in offer.claimants)
     others = [sum(each.provider != account for each in past.claims) for past in alike]
     rivals = max(standing, -(-sum(others) // len(others)) if others else 0)
     own = [past for past in history if any(each.provider == account for each in past.claims)]
     wins = sum(past.winner == account for past in own)
     odds_bps = BPS * (wins + 1) // (len(own) + 1 + rivals)
-    shares = reward_shares(int(order["reward"]), parameters, consoled=rivals)
+    shares = reward_shares(offer.reward_wei, offer.parameters, consoled=rivals)
     consolation = shares.consolation // rivals if rivals else 0
     gained = bps_of(shares.winner, odds_bps) + bps_of(consolation, BPS - odds_bps)
     cost = cost_wei_per_hour * max(0, left_s) // HOUR_S
-    locked = parameters["claim_stake_wei"]
+    locked = offer.parameters["claim_stake_wei"]
     return ProviderQuote(
         reward_if_best_wei=shares.winner,
         odds_bps=odds_bps,
@@ -121,22 +130,19 @@ def quote_provider(
         expected_wei=gained - cost,
         break_even_wei_per_hour=gained * HOUR_S // max(1, left_s),
         locked_wei=locked,
-        at_risk_wei=bps_of(locked, parameters["missed_reveal_bps"]),
+        at_risk_wei=bps_of(locked, offer.parameters["missed_reveal_bps"]),
         orders_seen=len(alike),
         own_claims=len(own),
         own_wins=wins,
     )
 
 
-def quote_validator(
-    detail: Any, parameters: Parameters, history: Sequence[Past], account: str, v_stake_wei: int
-) -> ValidatorQuote:
+def quote_validator(offer: Offer, history: Sequence[Past], account: str, v_stake_wei: int) -> ValidatorQuote:
     """What ``account`` may expect of validating every model of an order with ``v_stake_wei`` each."""
-    order = detail["order"]
-    alike = comparable(history, detail["kind"], int(order["trainWindow"]))
-    standing = len(detail["claims"])
+    alike = comparable(history, offer.kind, offer.train_s)
+    standing = len(offer.claimants)
     average = -(-sum(len(past.claims) for past in alike) // len(alike)) if alike else 1
-    models = standing if detail["phase"] != "training" else max(standing, average, 1)
+    models = standing if offer.phase != "training" else max(standing, average, 1)
     won = [past for past in alike if past.winner is not None]
     staked = [
         sum(
@@ -147,7 +153,7 @@ def quote_validator(
         for past in won
     ]
     others = sum(staked) // len(staked) if staked else 0
-    validators = reward_shares(int(order["reward"]), parameters, consoled=max(0, models - 1)).validators
+    validators = reward_shares(offer.reward_wei, offer.parameters, consoled=max(0, models - 1)).validators
     share = validators * v_stake_wei // (v_stake_wei + others)
     odds_bps = BPS * (len(won) + 1) // (len(alike) + 2) if models else 0
     locked = models * v_stake_wei
@@ -157,7 +163,7 @@ def quote_validator(
         odds_bps=odds_bps,
         expected_wei=bps_of(share, odds_bps),
         locked_wei=locked,
-        at_risk_wei=bps_of(locked, parameters["missed_reveal_bps"]),
+        at_risk_wei=bps_of(locked, offer.parameters["missed_reveal_bps"]),
         orders_seen=len(alike),
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from offchain.economics.history import Past
+from offchain.economics.answers import Past
 from protocol.parameters import BPS
 
 WRONG_SCORE: Final = "wrong score"

@@ -32,6 +32,13 @@ from protocol.typed_data import Domain
 
 RPC_TIMEOUT_S: Final = 10
 RECEIPT_TIMEOUT_S: Final = 120
+LOG_BLOCKS: Final = 1_000
+"""Blocks of one request for events: public nodes refuse larger ranges."""
+
+
+def block_ranges(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The blocks ``first`` to ``last``, both included, in ranges that a node gives events of at once."""
+    return ((start, min(last, start + LOG_BLOCKS - 1)) for start in range(first, last + 1, LOG_BLOCKS))
 
 
 def connect(rpc_url: str, chain_id: int | None = None) -> Web3:
@@ -202,11 +209,16 @@ class ChainClient:
     def transfers_to(self, account: bytes, *, after_block: int) -> list[tuple[str, int]]:
         """This account's transfers of tokens to another, oldest first: transaction (0x-hex) and wei."""
         assert self._account is not None, "only who has a key sends"
-        if self.block_number() <= after_block:
-            return []
         parties = {"from": self._account.address, "to": to_checksum_address(account)}
+        ranges = block_ranges(after_block + 1, self.block_number())
         with chain_errors("cannot read the transfers of tokens"):
-            logs = self.token.events.Transfer().get_logs(from_block=after_block + 1, argument_filters=parties)
+            logs = [
+                log
+                for first, last in ranges
+                for log in self.token.events.Transfer().get_logs(
+                    from_block=first, to_block=last, argument_filters=parties
+                )
+            ]
         return [("0x" + bytes(log["transactionHash"]).hex(), int(log["args"]["value"])) for log in logs]
 
     # Sending ---------------------------------------------------------------------------------------

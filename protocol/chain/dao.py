@@ -10,12 +10,13 @@ Source: PoT 3.3.4 (decided by vote), 3.4 "Flexibility"; OpenZeppelin's Governor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from eth_utils.address import to_checksum_address
 from web3.exceptions import Web3Exception
+from web3.logs import DISCARD
 
 from protocol.chain.artifacts import load
 from protocol.chain.client import ChainClient, chain_errors
@@ -39,9 +40,6 @@ STATES: Final = (
 Choice = Literal["against", "for", "abstain"]
 CHOICES: Final[tuple[Choice, ...]] = ("against", "for", "abstain")
 """As ``GovernorCountingSimple.VoteType`` numbers them."""
-
-LOG_BLOCKS: Final = 5_000
-"""Blocks of one request for events: public nodes refuse larger ranges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,51 +125,68 @@ class Dao:
         with chain_errors("cannot read votes"):
             return int(self._chain.token.functions.getVotes(to_checksum_address(account)).call())
 
-    def proposals(self) -> list[Proposal]:
-        """All proposals, the latest first."""
+    def proposals(self) -> Iterator[Proposal]:
+        """All proposals, the latest first; each is read when it is taken."""
+        return (self._at(number, block) for number, block in self._numbers())
+
+    def find(self, fits: Callable[[int], bool]) -> Proposal | None:
+        """The latest proposal whose number fits."""
+        for number, block in self._numbers():
+            if fits(number):
+                return self._at(number, block)
+        return None
+
+    def _numbers(self) -> Iterator[tuple[int, int]]:
+        """Number of each proposal, and the block with the event that tells the rest; the latest first."""
+        functions = self._governor.functions
         with chain_errors("cannot read the DAO's proposals"):
-            last = self._chain.web3.eth.block_number
-            found = []
-            for start in range(self._chain.book.block, last + 1, LOG_BLOCKS):
-                end = min(last, start + LOG_BLOCKS - 1)
-                found += self._governor.events.ProposalCreated.get_logs(from_block=start, to_block=end)
-            return [self._read(log["args"]) for log in reversed(found)]
+            count = int(functions.proposalCount().call())
+        for index in reversed(range(count)):
+            with chain_errors("cannot read the DAO's proposals"):
+                number, block = functions.proposalAt(index).call()
+            yield int(number), int(block)
 
-    def proposal(self, number: int) -> Proposal:
-        """One proposal.
+    def _at(self, number: int, block: int) -> Proposal:
+        with chain_errors(f"cannot read proposal {number:x}"):
+            logs = self._governor.events.ProposalCreated.get_logs(from_block=block, to_block=block)
+        return self._read(next(log["args"] for log in logs if int(log["args"]["proposalId"]) == number))
 
-        Raises:
-            ChainError: nobody has made it.
-        """
-        for proposal in self.proposals():
-            if proposal.number == number:
-                return proposal
-        raise ChainError(f"there is no proposal {number}; `dtn dao list` shows them all")
+    def refreshed(self, proposal: Proposal) -> Proposal:
+        """The same proposal as it stands now."""
+        return replace(proposal, **self._standing(proposal.number, proposal.votes_from))
 
     def _read(self, args: Any) -> Proposal:
-        number, functions = int(args["proposalId"]), self._governor.functions
+        """A proposal out of the event that made it, as it stands now."""
+        number, votes_from = int(args["proposalId"]), int(args["voteStart"])
         actions = tuple(
             Action(target, bytes(data), int(value))
             for target, data, value in zip(args["targets"], args["calldatas"], args["values"], strict=True)
         )
-        state = STATES[functions.state(number).call()]
-        against, in_favour, abstain = functions.proposalVotes(number).call()
-        votes_from = int(args["voteStart"])
         return Proposal(
             number=number,
             proposer=args["proposer"],
             description=args["description"],
             actions=actions,
             says=tuple(self._say(action) for action in actions),
-            state=state,
             votes_from=votes_from,
-            votes_until=int(functions.proposalDeadline(number).call()),
-            executable_from=int(functions.proposalEta(number).call()),
-            votes_for=int(in_favour),
-            votes_against=int(against),
-            votes_abstain=int(abstain),
-            quorum=0 if state == "pending" else int(functions.quorum(votes_from).call()),
+            **self._standing(number, votes_from),
         )
+
+    def _standing(self, number: int, votes_from: int) -> dict[str, Any]:
+        """What of a proposal changes with time."""
+        functions = self._governor.functions
+        with chain_errors("cannot read where the proposal stands"):
+            state = STATES[functions.state(number).call()]
+            against, in_favour, abstain = functions.proposalVotes(number).call()
+            return {
+                "state": state,
+                "votes_until": int(functions.proposalDeadline(number).call()),
+                "executable_from": int(functions.proposalEta(number).call()),
+                "votes_for": int(in_favour),
+                "votes_against": int(against),
+                "votes_abstain": int(abstain),
+                "quorum": 0 if state == "pending" else int(functions.quorum(votes_from).call()),
+            }
 
     def _say(self, action: Action) -> str:
         """A call in words: `Contract.method(arguments)` where it is one of this network's contracts."""
@@ -201,47 +216,41 @@ class Dao:
         call = self._chain.token.functions.delegate(to_checksum_address(account))
         return self._chain.send(call, "the votes were not delegated")
 
-    def propose(self, actions: Sequence[Action], description: str) -> int:
-        """Put calls to the vote; returns the proposal's number."""
+    def propose(self, actions: Sequence[Action], description: str) -> Proposal:
+        """Put calls to the vote."""
         if not actions:
             raise ChainError("a proposal that does nothing is none")
-        lists = self._lists(actions)
-        self._chain.send(self._governor.functions.propose(*lists, description), "the proposal was not made")
-        with chain_errors("cannot read the proposal's number"):
-            number = self._governor.functions.hashProposal(*lists, keccak256(description.encode())).call()
-        return int(number)
+        call = self._governor.functions.propose(*self._lists(actions), description)
+        receipt = self._chain.send(call, "the proposal was not made")
+        # Transfers of votes and the like log events of other contracts: none of them is meant.
+        (made,) = self._governor.events.ProposalCreated().process_receipt(receipt, errors=DISCARD)
+        return self._read(made["args"])
 
-    def vote(self, number: int, choice: Choice) -> Any:
+    def vote(self, proposal: Proposal, choice: Choice) -> Any:
         """Vote with all votes that this account had when voting began."""
-        state = self.proposal(number).state
-        if state != "active":
-            raise ChainError(f"the proposal is {state}: votes are taken while one is active")
-        call = self._governor.functions.castVote(number, CHOICES.index(choice))
+        if proposal.state != "active":
+            raise ChainError(f"the proposal is {proposal.state}: votes are taken while one is active")
+        call = self._governor.functions.castVote(proposal.number, CHOICES.index(choice))
         return self._chain.send(call, "the vote was not taken")
 
-    def execute(self, number: int) -> str:
-        """Carry a decided proposal one step on: into the timelock, or out of it; returns its state then.
+    def execute(self, proposal: Proposal) -> None:
+        """Carry a decided proposal one step on: into the timelock, or out of it.
 
         Raises:
             ChainError: it is not decided, was refused, or waits in the timelock.
         """
-        proposal = self.proposal(number)
         arguments = (*self._lists(proposal.actions), keccak256(proposal.description.encode()))
+        functions = self._governor.functions
         match proposal.state:
             case "succeeded":
-                self._chain.send(self._governor.functions.queue(*arguments), "the proposal was not queued")
-                return "queued"
+                self._chain.send(functions.queue(*arguments), "the proposal was not queued")
             case "queued":
-                now_s = self._chain.time_s()
-                if now_s < proposal.executable_from:
-                    raise ChainError(
-                        f"the timelock holds it for {proposal.executable_from - now_s} more seconds"
-                    )
-                self._chain.send(
-                    self._governor.functions.execute(*arguments), "the proposal was not executed"
-                )
-                return "executed"
-        raise ChainError(f"the proposal is {proposal.state}: only one that succeeded can be executed")
+                left_s = proposal.executable_from - self._chain.time_s()
+                if left_s > 0:
+                    raise ChainError(f"the timelock holds it for {left_s} more seconds")
+                self._chain.send(functions.execute(*arguments), "the proposal was not executed")
+            case state:
+                raise ChainError(f"the proposal is {state}: only one that succeeded can be executed")
 
     @staticmethod
     def _lists(actions: Sequence[Action]) -> tuple[list[str], list[int], list[bytes]]:

@@ -41,7 +41,7 @@ def passes(seconds: int) -> None:
 def payouts(
     network: Network, provider: Any, client: Any, members: list[Key], placed: bytes
 ) -> list[Callable[[], Any]]:
-    """One way to get tokens out each: a claim, a refund, a stake, and a settlement."""
+    """Ways to get tokens out: a claim, a stake, and what leads to claims, a settlement."""
     earned = [(provider, 105 * TOKEN)]
     other = bytes(31) + b"\1"
     settle(network, provider, members, orders=placed, credits=pack_credits(earned))

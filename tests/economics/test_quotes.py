@@ -10,14 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offchain.economics import (
+    Offer,
     Past,
+    Settled,
     estimate_order,
+    fetch_history,
+    fetch_settlements,
+    fetch_stakes,
     margin_of,
+    offer_of,
     quote_provider,
     quote_validator,
     record_of,
 )
-from offchain.economics.history import Debit, PastClaim, PastValidation, comparable, past_of
+from offchain.economics.answers import Debit, PastClaim, PastValidation, past_of
+from offchain.economics.quotes import comparable
 from offchain.network import NetworkError
 from protocol.parameters import BPS, DEFAULTS, TOKEN_WEI
 from protocol.rewards import reward_shares
@@ -49,17 +56,22 @@ def past(
     )
 
 
-def order(*providers: str, phase: str = "training") -> dict[str, Any]:
-    return {
-        "kind": "open",
-        "phase": phase,
-        "order": {"reward": str(REWARD), "trainWindow": 100},
-        "claims": [{"provider": provider} for provider in providers],
-    }
+def order(*providers: str, phase: str = "training") -> Offer:
+    return offer_of(
+        {
+            "oid": "0x",
+            "kind": "open",
+            "phase": phase,
+            "order": {"reward": str(REWARD), "trainWindow": 100},
+            "deadlineMs": 5,
+            "claims": [{"provider": provider} for provider in providers],
+            "parameters": {name: str(value) for name, value in DEFAULTS.values},
+        }
+    )
 
 
 def test_a_newcomer_has_one_chance_among_all() -> None:
-    quote = quote_provider(order(RIVAL, OTHER), DEFAULTS, [], ME, left_s=3_600, cost_wei_per_hour=TOKEN_WEI)
+    quote = quote_provider(order(RIVAL, OTHER), [], ME, left_s=3_600, cost_wei_per_hour=TOKEN_WEI)
     assert (quote.rivals, quote.odds_bps) == (2, BPS // 3)
     shares = reward_shares(REWARD, DEFAULTS, consoled=2)
     assert quote.reward_if_best_wei == shares.winner and quote.consolation_wei == shares.consolation // 2
@@ -71,10 +83,10 @@ def test_a_newcomer_has_one_chance_among_all() -> None:
 
 def test_comparable_orders_say_how_many_rivals_will_come_and_the_own_record_counts() -> None:
     history = [past(ME, RIVAL, OTHER, winner=ME), past(ME, RIVAL, winner=ME), past(ME, winner=ME)]
-    quote = quote_provider(order(), DEFAULTS, history, ME, left_s=1, cost_wei_per_hour=0)
+    quote = quote_provider(order(), history, ME, left_s=1, cost_wei_per_hour=0)
     assert (quote.rivals, quote.own_claims, quote.own_wins) == (1, 3, 3)
     assert quote.odds_bps == BPS * 4 // 5
-    loser = quote_provider(order(), DEFAULTS, history, OTHER, left_s=1, cost_wei_per_hour=0)
+    loser = quote_provider(order(), history, OTHER, left_s=1, cost_wei_per_hour=0)
     assert loser.own_wins == 0 and loser.odds_bps < quote.odds_bps
 
 
@@ -89,11 +101,11 @@ def test_a_validator_shares_by_stake_and_only_in_orders_that_are_won() -> None:
     stake = DEFAULTS["min_validation_stake_wei"]
     won = past(RIVAL, winner=RIVAL, validations=(PastValidation(SCORER, 3 * stake, True, True),))
     lost = past(RIVAL)
-    quote = quote_validator(order(RIVAL, OTHER), DEFAULTS, [won, lost], ME, stake)
+    quote = quote_validator(order(RIVAL, OTHER), [won, lost], ME, stake)
     validators = reward_shares(REWARD, DEFAULTS, consoled=1).validators
     assert (quote.models, quote.share_if_won_wei, quote.odds_bps) == (2, validators // 4, BPS // 2)
     assert quote.expected_wei == validators // 4 // 2 and quote.locked_wei == 2 * stake
-    nobody = quote_validator(order(phase="validation"), DEFAULTS, [won], ME, stake)
+    nobody = quote_validator(order(phase="validation"), [won], ME, stake)
     assert (nobody.models, nobody.expected_wei, nobody.locked_wei) == (0, 0, 0)
 
 
@@ -145,18 +157,48 @@ def test_an_answer_that_is_none_is_refused(damage: dict[str, Any]) -> None:
 def test_the_margin_counts_settlements_whose_orders_are_all_known() -> None:
     known, other = past(RIVAL, rate=1_000), replace(past(RIVAL, rate=3_000), oid="0xother")
     settlements = [
-        {"orders": ["0x"], "gasUsed": 100},
-        {"orders": ["0x", "0xgone"], "gasUsed": 7},
-        {"orders": ["0xother"], "gasUsed": 300},
-        {"orders": [], "gasUsed": 50},
+        Settled(100, ("0x",)),
+        Settled(7, ("0x", "0xgone")),
+        Settled(300, ("0xother",)),
+        Settled(50, ()),
     ]
     found = margin_of(settlements, [known, other], gas_price_wei=2, coin_price_wei=5 * 10**18)
     assert (found.settlements, found.orders, found.gas, found.gas_per_order) == (3, 2, 450, 225)
     assert (found.tax_wei, found.gas_wei, found.margin_wei) == (20_000, 4_500, 15_500)
     assert found.margin_bps == 7_750
     assert margin_of([], [], 1, 1).margin_bps is None
-    with pytest.raises(NetworkError, match="settlements cannot be read"):
-        margin_of([{"orders": []}], [], 1, 1)
+
+
+class Saying:
+    """A network whose aggregators give one answer to everything."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        None,
+        {"orders": 5, "settlements": [{"orders": []}], "nodes": [5]},
+        {"orders": [{}], "nodes": None},
+    ],
+)
+def test_answers_that_are_none_are_refused(answer: Any) -> None:
+    network: Any = Saying(answer)
+    for ask, what in (
+        (lambda: fetch_history(network), "settled orders"),
+        (lambda: fetch_settlements(network), "settlements"),
+        (lambda: fetch_stakes(network, ME), "nodes"),
+        (lambda: offer_of(answer), "an order"),
+    ):
+        with pytest.raises(NetworkError, match=f"about {what} cannot be read"):
+            ask()
 
 
 SOMEBODY = st.sampled_from([ME, RIVAL, OTHER])
@@ -173,10 +215,10 @@ HISTORIES = st.lists(st.builds(_past, st.sets(SOMEBODY), st.booleans(), st.integ
 def test_nobody_is_promised_more_than_the_order_pays(
     history: list[Past], names: set[str], left_s: int, cost: int, stake: int
 ) -> None:
-    detail = order(*sorted(names))
-    provider = quote_provider(detail, DEFAULTS, history, ME, left_s=left_s, cost_wei_per_hour=cost)
+    offer = order(*sorted(names))
+    provider = quote_provider(offer, history, ME, left_s=left_s, cost_wei_per_hour=cost)
     assert 0 < provider.odds_bps <= BPS and provider.expected_wei <= REWARD
     assert provider.rivals >= len(names - {ME})
-    validator = quote_validator(detail, DEFAULTS, history, ME, stake)
+    validator = quote_validator(offer, history, ME, stake)
     assert 0 <= validator.expected_wei <= validator.share_if_won_wei <= REWARD
     assert validator.odds_bps <= BPS and validator.at_risk_wei <= validator.locked_wei

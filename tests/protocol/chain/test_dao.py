@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from web3 import Web3
 
-from protocol.chain.dao import Dao
+from protocol.chain.dao import Dao, Proposal
 from protocol.chain.deployment import Governance
 from protocol.crypto import Key
 from protocol.errors import ChainError
@@ -53,29 +53,31 @@ def passes(chain: Chain, seconds: int) -> None:
     chain.mine()
 
 
-def decided(chain: Chain, dao: Dao, number: int) -> None:
+def decided(chain: Chain, dao: Dao, proposal: Proposal) -> None:
     """Alice votes for it, and the vote ends."""
     passes(chain, GOVERNANCE.voting_delay_s + 1)
-    dao_of(chain, ALICE).vote(number, "for")
+    dao.vote(dao.refreshed(proposal), "for")
     passes(chain, GOVERNANCE.voting_period_s + 1)
 
 
 def test_a_vote_changes_a_parameter_after_the_timelock_and_not_before(chain: Chain) -> None:
     dao = dao_of(chain, ALICE)
     before = chain.client(ALICE).parameter("update_s")
-    number = dao.propose([dao.set_parameter("update_s", 77)], "shorter cycles")
-    proposal = dao.proposal(number)
+    proposal = dao.propose([dao.set_parameter("update_s", 77)], "shorter cycles")
     assert (proposal.state, proposal.says) == ("pending", ("Parameters.set(update_s, 77)",))
-    decided(chain, dao, number)
-    assert dao.execute(number) == "queued"
+    with pytest.raises(ChainError, match="votes are taken while one is active"):
+        dao.vote(proposal, "for")
+    decided(chain, dao, proposal)
+    dao.execute(dao.refreshed(proposal))
+    assert dao.refreshed(proposal).state == "queued"
     assert chain.client(ALICE).parameter("update_s") == before
     with pytest.raises(ChainError, match="the timelock holds it for"):
-        dao.execute(number)
+        dao.execute(dao.refreshed(proposal))
     passes(chain, GOVERNANCE.timelock_s)
-    assert dao.execute(number) == "executed"
+    dao.execute(dao.refreshed(proposal))
     assert chain.client(ALICE).parameter("update_s") == 77
     with pytest.raises(ChainError, match="is executed"):
-        dao.execute(number)
+        dao.execute(dao.refreshed(proposal))
 
 
 def test_one_proposal_may_do_several_things_and_all_or_none_happens(chain: Chain) -> None:
@@ -86,12 +88,12 @@ def test_one_proposal_may_do_several_things_and_all_or_none_happens(chain: Chain
         dao.set_guardian(BOB.address),
         dao.set_parameter("tax_bps", 123),
     ]
-    number = dao.propose(actions, "a new committee")
-    assert dao.proposal(number).says[0].startswith("Committee.change([0x")
-    decided(chain, dao, number)
-    dao.execute(number)
+    proposal = dao.propose(actions, "a new committee")
+    assert proposal.says[0].startswith("Committee.change([0x")
+    decided(chain, dao, proposal)
+    dao.execute(dao.refreshed(proposal))
     passes(chain, GOVERNANCE.timelock_s)
-    dao.execute(number)
+    dao.execute(dao.refreshed(proposal))
     assert client.members() == tuple(sorted(newcomers)) and client.committee_epoch() == 2
     assert client.parameter("tax_bps") == 123
     assert client.settlement.functions.guardian().call() == Web3.to_checksum_address(BOB.address)
@@ -102,27 +104,37 @@ def test_who_holds_the_votes_but_lost_or_missed_the_quorum_changes_nothing(chain
     lost = dao.propose([dao.set_parameter("update_s", 78)], "no")
     missed = dao.propose([dao.set_parameter("update_s", 79)], "nobody comes")
     passes(chain, GOVERNANCE.voting_delay_s + 1)
-    dao.vote(lost, "against")
-    dao_of(chain, BOB).vote(lost, "for")
-    dao_of(chain, MALLORY).vote(missed, "for")
+    dao.vote(dao.refreshed(lost), "against")
+    dao_of(chain, BOB).vote(dao.refreshed(lost), "for")
+    dao_of(chain, MALLORY).vote(dao.refreshed(missed), "for")
     passes(chain, GOVERNANCE.voting_period_s + GOVERNANCE.late_quorum_s + 1)
-    for number in (lost, missed):
-        assert dao.proposal(number).state == "defeated"
+    for proposal in (dao.refreshed(lost), dao.refreshed(missed)):
+        assert proposal.state == "defeated"
         with pytest.raises(ChainError, match="is defeated"):
-            dao.execute(number)
+            dao.execute(proposal)
+
+
+def test_proposals_are_read_from_the_chain_the_latest_first(chain: Chain) -> None:
+    dao = dao_of(chain, ALICE)
+    made = [dao.propose([dao.set_parameter("update_s", value)], f"because {value}") for value in (5, 6, 7)]
+    found = list(dao_of(chain, BOB).proposals())
+    assert found == made[::-1]
+    assert [each.description for each in found] == ["because 7", "because 6", "because 5"]
+    assert dao.find(lambda number: number == made[1].number) == made[1]
+    assert dao.find(lambda number: False) is None
 
 
 def test_votes_that_come_after_the_proposal_do_not_count(chain: Chain) -> None:
     """What is borrowed for a vote is too late: a flash loan decides nothing."""
     dao, late = dao_of(chain, ALICE), Key(b"\x54" * 32)
-    number = dao.propose([dao.set_parameter("update_s", 80)], "borrowed votes")
+    proposal = dao.propose([dao.set_parameter("update_s", 80)], "borrowed votes")
     passes(chain, GOVERNANCE.voting_delay_s + 1)
     Dao(chain.fund(late, 500_000_000 * TOKEN_WEI)).delegate(late.address)
-    dao_of(chain, late).vote(number, "for")
-    assert dao.proposal(number).votes_for == 0
-    dao_of(chain, BOB).vote(number, "against")
+    dao_of(chain, late).vote(dao.refreshed(proposal), "for")
+    assert dao.refreshed(proposal).votes_for == 0
+    dao_of(chain, BOB).vote(dao.refreshed(proposal), "against")
     passes(chain, GOVERNANCE.voting_period_s + GOVERNANCE.late_quorum_s + 1)
-    assert dao.proposal(number).state == "defeated"
+    assert dao.refreshed(proposal).state == "defeated"
 
 
 def test_few_votes_propose_nothing_and_nobody_goes_around_the_vote(chain: Chain) -> None:
@@ -156,8 +168,6 @@ def test_what_cannot_be_done_is_refused_before_it_is_proposed(chain: Chain) -> N
         dao.appoint([ALICE.address], 2)
     with pytest.raises(ChainError, match="does nothing"):
         dao.propose([], "nothing")
-    with pytest.raises(ChainError, match="no proposal 5"):
-        dao.proposal(5)
 
 
 def test_a_network_without_a_dao_says_so() -> None:
