@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from offchain.evaluation.containers import Choice
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
 
@@ -99,7 +100,7 @@ class JurorConfig(ActorConfig):
 
     judge: bool = True
     """Whether to serve as a juror in disputes it is not party to."""
-    container: Literal["auto", "usual", "measured", "float32", "float64", "int8", "int64"] = "auto"
+    container: Choice = "auto"
     """In what scoring holds its sums; changes how long it takes, never a score."""
     memory_bytes: int = Field(default=8 * 2**30, ge=2**20)
     """What scoring may allocate; a model of which one sample takes more is left to others."""

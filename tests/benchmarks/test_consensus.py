@@ -43,6 +43,17 @@ def test_every_member_replies_and_figures_stand_beside_their_floors(
     assert row["payload_bytes"] > 0
 
 
+def test_a_member_that_left_the_view_is_served_what_it_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    """On so slow a network one of the members gives its primary up while the others commit."""
+    result = figures(
+        capsys,
+        *("--nodes", "7", "--payload", "3000", "--repeat", "2", "--virtual"),
+        *("--latency-ms", "300", "--bandwidth-mbps", "0.1", "--view-timeout-ms", "750"),
+    )
+    (row,) = result["results"]  # type: ignore[misc]
+    assert row["all_nodes_replied"] is True
+
+
 def test_a_connection_carries_one_message_after_the_other() -> None:
     wire = Wire(Conditions(bandwidth_mbps=8), seed=1)
     assert wire.arrival_s(1, 1_000_000, 0.0) == 1.0

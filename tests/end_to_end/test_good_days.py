@@ -93,9 +93,16 @@ def test_every_aggregator_tells_the_same_story(driver: Driver, two_orders: tuple
         driver.settled(oid)
         told = driver.client.network.agreed(f"/v1/orders/{oid}", lambda d: (d["winner"], d["receipts"]))
         assert told["winner"]
-    statuses = [until(name, lambda name=name: driver.status(name)) for name in _aggregators(driver)]
-    assert len({status["settledEpoch"] for status in statuses}) == 1
-    assert all(status["view"] == 0 and not status["alarms"] for status in statuses)
+
+    def one_story() -> bool:
+        """Whichever view they are in: on a busy machine a primary may have been replaced, by all of them."""
+        statuses = [driver.status(name) for name in _aggregators(driver)]
+        told = {(s["settledEpoch"], s["view"], *s["alarms"]) for s in statuses if s}
+        return all(statuses) and len(told) == 1 and len(told.pop()) == 2
+
+    until(
+        "all aggregators stand at one settlement, in one view, and raise no alarm", one_story, driver.devnet
+    )
 
 
 def _aggregators(driver: Driver) -> list[str]:

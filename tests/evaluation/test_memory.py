@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from offchain.config import ValidatorConfig
 from offchain.data import Fragment
 from offchain.evaluation import conformance, exact_jax, memory, specification
 from offchain.evaluation.arithmetic import groups_of
@@ -125,3 +126,8 @@ def test_every_model_that_documents_admit_but_the_very_largest_fits_the_default(
     wide = mlp((4096,), 10, (8192, 8192, 8192, 4096))
     assert math.log2(sum(math.prod(shape) for shape in [(4096, 8192), (8192, 8192)])) > 26
     assert samples_within(wide, memory.DEFAULT_BYTES, USUAL) > 1000
+
+
+def test_a_validator_that_says_nothing_of_memory_has_the_evaluators_own_budget() -> None:
+    """The configuration must not import the evaluator, so it repeats the number."""
+    assert ValidatorConfig.model_fields["memory_bytes"].default == memory.DEFAULT_BYTES

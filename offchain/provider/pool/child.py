@@ -105,6 +105,8 @@ class Child:
             for line in self._process.stdout:
                 try:
                     event = json.loads(line)
+                    if not isinstance(event, dict):
+                        raise ValueError("an event is an object")
                 except ValueError:
                     log.debug("process %d says %.80r", self.pid, line)
                     continue
