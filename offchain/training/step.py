@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offchain.data import Fragment
 from offchain.models.network import Parameters, build, initialise, with_statistics
-from protocol.architecture import Architecture, parameter_count
+from protocol.architecture import Architecture
 
 
 class Data(NamedTuple):
@@ -55,8 +55,6 @@ class Recipe(NamedTuple):
     shift: int
     """Images are moved by up to so many pixels, anew each time they are drawn."""
 
-
-_SMALL_PARAMETERS: Final = 1 << 16
 
 LEAST_RATE: Final = 0.05
 """What is left of the learning rate after ``schedule_steps``."""
@@ -187,12 +185,8 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
 
 def _loops_slowly(architecture: Architecture) -> bool:
     """Whether to queue single steps instead of looping on the device: the host then only queues, and never
-    waits. XLA's CPU backend runs a convolution inside a loop about six times slower than outside, and
-    copies large parameters; a loop pays there only where the host's share of a step would weigh."""
-    large = parameter_count(architecture) > _SMALL_PARAMETERS
-    return jax.default_backend() == "cpu" and (
-        large or any(layer.kind == "conv" for layer in architecture.layers)
-    )
+    waits. XLA's CPU backend runs a convolution inside a loop more than ten times slower than outside."""
+    return jax.default_backend() == "cpu" and any("conv" in layer.kind for layer in architecture.layers)
 
 
 def split(

@@ -41,6 +41,7 @@ from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURV
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot
 from offchain.models.layers.kind import LayerKind, Module
+from offchain.models.layers.rows import on_rows
 from protocol.architecture import MAX_POSITIONS, CausalAttention, Shape
 
 SCORE_BITS: Final = 30
@@ -98,12 +99,16 @@ class CausalAttentionModule(linen.Module):
         bias = self.param("bias", linen.initializers.zeros, (3 * features,))
         out_kernel = self.param("out_kernel", small, (features, features))
         out_bias = self.param("out_bias", linen.initializers.zeros, (features,))
+        inward, outward = (
+            on_rows(lambda rows: rows @ kernel + bias),
+            on_rows(lambda rows: rows @ out_kernel + out_bias),
+        )
         split = (*x.shape[:2], 3, self.heads, features // self.heads)
-        query, key, value = jnp.moveaxis((x @ kernel + bias).reshape(split), 2, 0)
+        query, key, value = jnp.moveaxis(inward(x).reshape(split), 2, 0)
         scores = jnp.einsum("nthd,nuhd->nhtu", query, key) / math.sqrt(features // self.heads)
         seen = jnp.tril(jnp.ones((length, length), bool))
         weights = linen.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
-        return jnp.einsum("nhtu,nuhd->nthd", weights, value).reshape(x.shape) @ out_kernel + out_bias
+        return outward(jnp.einsum("nhtu,nuhd->nthd", weights, value).reshape(x.shape))
 
 
 class CausalAttentionKind(LayerKind[CausalAttention]):

@@ -11,8 +11,9 @@ Source: docs/exact-1.md, "Dense and convolution"; design section 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from offchain.evaluation.bounds import Contraction, Way, plan_contraction
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot, finish, sums_of
 from offchain.models.layers.kind import LayerKind, Module
+from offchain.models.layers.rows import on_rows
 from protocol.architecture import Conv, Dense, DepthwiseConv, Padding, Shape
 
 
@@ -44,7 +46,7 @@ class DenseKind(LayerKind[Dense]):
         return plan_contraction(prepared.weight, limit, way.weights), ACTIVATION_LIMIT
 
     def module(self, layer: Dense, name: str, training: bool) -> Module:
-        return linen.Dense(layer.features, use_bias=layer.use_bias, name=name)
+        return on_rows(linen.Dense(layer.features, use_bias=layer.use_bias, name=name))
 
     def specification(self, layer: Dense, prepared: Linear, *inputs: Activations) -> Activations:
         return arithmetic.normalise(*dense(inputs[0], prepared))
@@ -74,6 +76,25 @@ def _borders(shape: Shape, layer: Conv | DepthwiseConv) -> tuple[tuple[int, int]
     )
 
 
+_FEW_COLUMNS: Final = 16
+
+
+def _convolution(layer: Conv) -> Callable[..., jax.Array]:
+    """What Flax calls for the layer's sums: on a CPU one matrix product, where its rows are short.
+
+    XLA's CPU convolution of a grey image spends most of its time on packing single numbers.
+    """
+
+    def compute(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
+        if jax.default_backend() != "cpu" or math.prod(kernel.shape[:3]) > _FEW_COLUMNS:
+            return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
+        padded = jnp.pad(x, ((0, 0), *_borders(x.shape, layer), (0, 0)))
+        columns = jnp.concatenate([place for place, _ in _taps(padded, kernel, layer)], axis=-1)
+        return on_rows(lambda rows: rows @ kernel.reshape(-1, layer.features))(columns)
+
+    return compute
+
+
 class ConvKind(LayerKind[Conv]):
     """Two-dimensional cross-correlation, channels last."""
 
@@ -95,6 +116,7 @@ class ConvKind(LayerKind[Conv]):
             layer.padding,
             use_bias=layer.use_bias,
             name=name,
+            conv_general_dilated=_convolution(layer),
         )
 
     def specification(self, layer: Conv, prepared: Linear, *inputs: Activations) -> Activations:
