@@ -7,8 +7,9 @@ import {ICommittee} from "./interfaces/ICommittee.sol";
 import {MemberCode} from "./lib/MemberCode.sol";
 
 /// @title The aggregators whose signatures settle, and how many of them it takes.
-/// @dev Invariant: members are distinct and ascending, and the threshold is at least n - f with f = (n - 1) / 3, so
-/// that two signed reports always share an honest member. Source: PoT 3.2.2 (PBFT, n >= 3f + 1), 3.3.4 (Update).
+/// @dev Invariant: members are distinct and ascending, and the threshold is more than half of them. With n >= 3f + 1
+/// at least one honest member, who signs only what the ledger says, has then signed whatever f others sign; with n - f
+/// or fewer, f silent members stop no payment. Source: PoT 3.2.2 (PBFT), 3.3.4 (Update), 4.2 (30 members, k of them).
 contract Committee is ICommittee, Ownable2Step {
     uint256 private constant MAX_MEMBERS = 256;
 
@@ -63,10 +64,10 @@ contract Committee is ICommittee, Ownable2Step {
     function _change(address[] memory newMembers, uint256 newThreshold) private {
         uint256 n = newMembers.length;
         require(n >= 1 && n <= MAX_MEMBERS, Committee__SizeOutOfBounds(n, MAX_MEMBERS));
-        uint256 quorum = n - (n - 1) / 3;
+        uint256 least = n / 2 + 1;
         require(
-            quorum <= newThreshold && newThreshold <= n,
-            Committee__ThresholdOutOfBounds(newThreshold, quorum, n)
+            least <= newThreshold && newThreshold <= n,
+            Committee__ThresholdOutOfBounds(newThreshold, least, n)
         );
         address previous;
         for (uint256 i = 0; i < n; ++i) {

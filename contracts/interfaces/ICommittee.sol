@@ -10,7 +10,7 @@ interface ICommittee {
     error Committee__SizeOutOfBounds(uint256 have, uint256 need);
     /// @notice Members must be strictly ascending and not zero: sort them and drop repetitions.
     error Committee__NotAscending(address have, address need);
-    /// @notice The threshold must be at least n - f, with f = (n - 1) / 3, and at most n.
+    /// @notice The threshold must be more than half of the n members, and at most n.
     error Committee__ThresholdOutOfBounds(uint256 have, uint256 low, uint256 high);
 
     /// @notice Replace the committee; the owner only. Reports of earlier epochs are refused from now on.

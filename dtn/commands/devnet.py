@@ -19,6 +19,9 @@ Count = Annotated[int, typer.Option(min=0, max=30)]
 @app.command()
 def up(
     aggregators: Annotated[int, typer.Option(min=1, max=30)] = 4,
+    threshold: Annotated[
+        int | None, typer.Option(help="How many of them sign a settlement; all but a third if not given.")
+    ] = None,
     providers: Count = 2,
     validators: Count = 2,
     verifiers: Count = 1,
@@ -30,6 +33,7 @@ def up(
     devnet.up(
         Shape(
             aggregators=aggregators,
+            threshold=threshold,
             providers=providers,
             validators=validators,
             verifiers=verifiers,

@@ -24,7 +24,7 @@ from dtn.devnet.processes import Child, Children, interruptible, wait_until
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
 from protocol.chain.dao import Dao
-from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan
+from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan, settlement_threshold
 from protocol.crypto import Key
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
@@ -32,6 +32,8 @@ from protocol.roles import Role
 CHAIN_ID: Final = 31337
 COIN_WEI: Final = 1000 * 10**18
 START_TIMEOUT_S: Final = 60.0
+START_MEMBER_S: Final = 8.0
+"""More for each aggregator: thirty of them on two cores take minutes."""
 
 PARAMETERS: Final = {
     "confirmations": 1,
@@ -71,6 +73,8 @@ class Shape:
     """Who takes part."""
 
     aggregators: int = 4
+    threshold: int | None = None
+    """How many aggregators sign a settlement; all but a third if not said."""
     providers: int = 2
     validators: int = 2
     verifiers: int = 1
@@ -155,6 +159,10 @@ class Devnet:
             raise DevnetError(
                 "a local network is running already; see `dtn devnet status`, or `dtn devnet down`"
             )
+        try:
+            settlement_threshold(shape.aggregators, shape.threshold)
+        except ValueError as reason:
+            raise DevnetError(f"no committee for such a network: {reason}") from reason
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
@@ -236,6 +244,7 @@ class Devnet:
             holder=deployer.address,
             treasury=keys["treasury"].address,
             members=members,
+            threshold=shape.threshold,
             overrides={**PARAMETERS, **shape.parameters},
         )
         return deploy(web3, Account.from_key(deployer.secret), plan)
@@ -326,9 +335,10 @@ class Devnet:
             self.require_alive()
             return all(ready(url) for url in file.aggregators)
 
-        if not wait_until(settled, START_TIMEOUT_S, 0.2):
+        patience_s = START_TIMEOUT_S + START_MEMBER_S * len(file.aggregators)
+        if not wait_until(settled, patience_s, 0.2):
             raise DevnetError(
-                f"the aggregators did not start in {START_TIMEOUT_S:.0f} s: "
+                f"the aggregators did not start in {patience_s:.0f} s: "
                 + self.children.tail("aggregator-1", 3)
             )
 

@@ -20,7 +20,7 @@ from web3.logs import DISCARD
 
 from protocol.chain.artifacts import load
 from protocol.chain.client import ChainClient, chain_errors
-from protocol.chain.deployment import parameter_key
+from protocol.chain.deployment import parameter_key, settlement_threshold
 from protocol.crypto import keccak256
 from protocol.errors import ChainError
 from protocol.parameters import PARAMETERS
@@ -100,10 +100,10 @@ class Dao:
     def appoint(self, members: Iterable[bytes], threshold: int | None = None) -> Action:
         """Appoint a committee; by default n - f of its members sign a settlement."""
         accounts = [to_checksum_address(member) for member in sorted(set(members))]
-        quorum = len(accounts) - (len(accounts) - 1) // 3
-        needed = quorum if threshold is None else threshold
-        if not accounts or not quorum <= needed <= len(accounts):
-            raise ChainError(f"{len(accounts)} members need a threshold in [{quorum}, {len(accounts)}]")
+        try:
+            needed = settlement_threshold(len(accounts), threshold)
+        except ValueError as reason:
+            raise ChainError(str(reason)) from reason
         return self._action(self._chain.committee, "change", accounts, needed)
 
     def set_guardian(self, account: bytes) -> Action:

@@ -143,6 +143,19 @@ class AddressBook(BaseModel):
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def settlement_threshold(members: int, wanted: int | None = None) -> int:
+    """How many of a committee must sign a settlement: ``wanted``, or n - f with f = (n - 1) // 3.
+
+    Raises:
+        ValueError: there are no members, or it is not more than half of them and at most all.
+    """
+    needed = members - (members - 1) // 3 if wanted is None else wanted
+    least = members // 2 + 1
+    if not members > 0 or not least <= needed <= members:
+        raise ValueError(f"{members} members need a threshold in [{least}, {members}]")
+    return needed
+
+
 def make_plan(
     *,
     owner: str | bytes | None = None,
@@ -163,7 +176,7 @@ def make_plan(
         holder: who receives the whole supply of tokens.
         treasury: whom the ledger credits with fines.
         members: the aggregators' accounts, in any order.
-        threshold: how many members must sign a settlement; by default n - f with f = (n - 1) // 3.
+        threshold: how many members must sign a settlement; see `settlement_threshold`.
         overrides: parameter values that differ from ``protocol.parameters.DEFAULTS``.
 
     Raises:
@@ -171,10 +184,7 @@ def make_plan(
             not exactly one of ``owner`` and ``governance``.
     """
     committee = sorted({to_checksum_address(member) for member in members}, key=str.lower)
-    quorum = len(committee) - (len(committee) - 1) // 3
-    needed = quorum if threshold is None else threshold
-    if not committee or not quorum <= needed <= len(committee):
-        raise ValueError(f"{len(committee)} members need a threshold in [{quorum}, {len(committee)}]")
+    needed = settlement_threshold(len(committee), threshold)
     if (owner is None) == (governance is None):
         raise ValueError("either one account owns the network or a DAO governs it: give owner or governance")
     holder, treasury = (to_checksum_address(account) for account in (holder, treasury))

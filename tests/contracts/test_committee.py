@@ -52,14 +52,14 @@ def test_the_pointer_holds_the_members_as_code_that_cannot_run(network: Network,
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 10, 30])
-def test_the_threshold_is_at_least_all_but_a_third(network: Network, deployer: Any, count: int) -> None:
-    quorum = count - (count - 1) // 3
+def test_the_threshold_is_more_than_half_and_at_most_all(network: Network, deployer: Any, count: int) -> None:
+    least = count // 2 + 1
     accounts = sorted_accounts(count)
-    network.committee.change(accounts, quorum, sender=deployer)
+    network.committee.change(accounts, least, sender=deployer)
     network.committee.change(accounts, count, sender=deployer)
-    for threshold in (quorum - 1, count + 1):
+    for threshold in (least - 1, count + 1):
         with ape.reverts(
-            network.committee.Committee__ThresholdOutOfBounds, have=threshold, low=quorum, high=count
+            network.committee.Committee__ThresholdOutOfBounds, have=threshold, low=least, high=count
         ):
             network.committee.change(accounts, threshold, sender=deployer)
 

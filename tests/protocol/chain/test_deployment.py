@@ -22,6 +22,7 @@ from protocol.chain.deployment import (
     deploy,
     make_plan,
     parameter_key,
+    settlement_threshold,
 )
 from protocol.crypto import Key, sha256
 from protocol.errors import ChainError
@@ -135,3 +136,17 @@ def test_a_deployer_without_funds_is_told_so(chain: Web3) -> None:
     poor = Account.from_key(sha256(b"poor"))
     with pytest.raises(ChainError, match="deployment of token failed"):
         deploy(chain, poor, plan_of())
+
+
+@pytest.mark.parametrize(
+    ("members", "least", "usual"), [(1, 1, 1), (3, 2, 3), (4, 3, 3), (7, 4, 5), (30, 16, 21)]
+)
+def test_a_threshold_is_more_than_half_and_by_default_all_but_a_third(
+    members: int, least: int, usual: int
+) -> None:
+    assert settlement_threshold(members) == usual
+    for right in range(least, members + 1):
+        assert settlement_threshold(members, right) == right
+    for wrong in (least - 1, members + 1):
+        with pytest.raises(ValueError, match="need a threshold"):
+            settlement_threshold(members, wrong)
