@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from aggregator.ledger.state import PendingReport
 from protocol.chain_events import (
     AnyChainEvent,
+    CommitteeChanged,
     OrderPlaced,
     OrderReclaimed,
+    ParameterChanged,
     Settled,
     Staked,
     UnstakeRequested,
 )
 from protocol.crypto import keccak256
+from protocol.parameters import PARAMETERS
 from protocol.transactions import Order
 
 Position = tuple[bytes, int]
@@ -71,6 +74,18 @@ class ChainModel:
         """``OrderBook.reclaim``, whose timeout the caller answers for."""
         self.reclaimed_wei += self.escrows.pop(oid)
         self.events.append(OrderReclaimed(oid=oid))
+
+    def appoint(self, members: tuple[bytes, ...], threshold: int) -> None:
+        """``Committee.change``."""
+        self.committee_epoch += 1
+        epoch = self.committee_epoch
+        self.events.append(CommitteeChanged(epoch=epoch, members=members, threshold=threshold))
+
+    def set_parameter(self, name: str, value: int) -> None:
+        """``Parameters.set``, within its bounds."""
+        rule = PARAMETERS[name]
+        assert rule.low <= value <= rule.high
+        self.events.append(ParameterChanged(key=name, value=value))
 
     def apply(self, report: PendingReport) -> None:
         """``Settlement.update``: all or nothing.

@@ -17,7 +17,6 @@ from aggregator.ledger.root import state_root
 from aggregator.ledger.state import Entry, PendingReport, genesis
 from aggregator.ledger.tasks.open_records import OpenTask, mid_of
 from aggregator.ledger.transition import ACCEPTED, apply_block, check, next_deadline_ms
-from protocol.chain_events import ParameterChanged
 from protocol.crypto import commitment, keccak256
 from protocol.parameters import TOKEN_WEI
 from protocol.transactions import (
@@ -62,9 +61,9 @@ Sending = tuple[str, type[Transaction], dict[str, Any]]
 class Driver:
     """One random life; `step` adds a block to it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, chain: ChainModel | None = None) -> None:
         self.random = random.Random(seed)
-        self.chain = ChainModel()
+        self.chain = ChainModel() if chain is None else chain
         self.world = World(genesis(DOMAIN, TREASURY), [], [])
         self.world.block(at_ms=START_MS, events=[World.committee(1, 4)])
         self.codes: Counter[str] = Counter()
@@ -151,15 +150,14 @@ class Driver:
         elif choice < 0.245 and self.chain.escrows:
             self.chain.reclaim(self.random.choice(sorted(self.chain.escrows)))
         elif choice < 0.26:
-            self.chain.committee_epoch += 1
-            members = self.random.choice((1, 4, 4, 7))
-            self.chain.events.append(World.committee(self.chain.committee_epoch, members))
+            change = World.committee(0, self.random.choice((1, 4, 4, 7)))
+            self.chain.appoint(change.members, change.threshold)
         elif choice < 0.28:
             name = self.random.choice(SHARES)
             high = 5000 if name == "accuser_bps" else 10_000
-            self.chain.events.append(ParameterChanged(key=name, value=self.random.randint(0, high)))
+            self.chain.set_parameter(name, self.random.randint(0, high))
         elif choice < 0.29:
-            self.chain.events.append(ParameterChanged(key="unbonding_s", value=self.random.randint(1, 9999)))
+            self.chain.set_parameter("unbonding_s", self.random.randint(1, 9999))
         elif choice < 0.7 and self._signed_reports:
             self._settle()
 
