@@ -172,12 +172,20 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     if not _loops_slowly(architecture):
         return jax.jit(loop, donate_argnums=0, out_shardings=replicated)
-    single = jax.jit(body, donate_argnums=0, out_shardings=replicated)
+
+    def with_raw_key(
+        carry: tuple[State, jax.Array], data: Data, key: jax.Array, rate: Any
+    ) -> tuple[State, jax.Array]:
+        return body(carry, data, jax.random.wrap_key_data(key), rate)
+
+    single = jax.jit(with_raw_key, donate_argnums=0, out_shardings=replicated)
 
     def queue(state: State, data: Data, key: jax.Array, steps: Any, rate: Any) -> tuple[State, jax.Array]:
+        # Each call of a program that takes a typed key, or a number of the host's, goes the long way in Python.
+        raw, pace = jax.random.key_data(key), jnp.float32(rate)
         carry = (state, jnp.float32(0))
         for _ in range(int(steps)):
-            carry = single(carry, data, key, rate)
+            carry = single(carry, data, raw, pace)
         return carry[0], carry[1] / max(int(steps), 1)
 
     return queue
