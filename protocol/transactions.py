@@ -40,6 +40,8 @@ from protocol.typed_data import (
 MAX_TRANSACTION_BYTES: Final = 64 * 1024
 INVALID_SCORE: Final = -(2**63)
 """The score that validators give an artifact that is no model of the order; it voids the claim."""
+IRRETRIEVABLE_SCORE: Final = -(2**63) + 1
+"""What jurors say of a model or a test set that they cannot fetch; no score of any metric is as low."""
 
 
 class Order(Typed, frozen=True, kw_only=True):
@@ -154,7 +156,7 @@ class ChallengeReveal(OrderTransaction, frozen=True, kw_only=True, tag="Challeng
 
 
 class Verdict(OrderTransaction, frozen=True, kw_only=True, tag="Verdict"):
-    """A juror commits to the score of a disputed model."""
+    """A juror commits to its answer on what is disputed: a model, or under the data root the test set."""
 
     mid: Bytes32
     commitment: Bytes32
@@ -167,6 +169,27 @@ class VerdictReveal(OrderTransaction, frozen=True, kw_only=True, tag="VerdictRev
     score: Int64
     digest: Bytes32
     salt: Bytes32
+
+
+class IrretrievableReport(OrderTransaction, frozen=True, kw_only=True, tag="IrretrievableReport"):
+    """Somebody staked in ``role`` says that a revealed model, or the released test set, cannot be fetched.
+
+    ``subject`` is the model's MID, or the order's data root for the test set (PoT 3.4 "Achieving
+    Retrievability"). The votes on it are verdicts, in which `IRRETRIEVABLE_SCORE` agrees.
+    """
+
+    subject: Bytes32
+    role: Uint8
+
+
+class Appeal(OrderTransaction, frozen=True, kw_only=True, tag="Appeal"):
+    """Somebody staked in ``role`` asks for one larger round on a verdict, against a bond.
+
+    ``subject`` is what the verdict is on: a MID, or the order's data root.
+    """
+
+    subject: Bytes32
+    role: Uint8
 
 
 class Evidence(Transaction, frozen=True, kw_only=True, tag="Evidence"):
@@ -195,6 +218,8 @@ LedgerTransaction = (
     | ChallengeReveal
     | Verdict
     | VerdictReveal
+    | IrretrievableReport
+    | Appeal
     | Evidence
 )
 TRANSACTION_TYPES: Final[dict[str, type[Transaction]]] = {

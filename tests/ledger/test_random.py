@@ -51,6 +51,14 @@ def test_the_random_lives_reach_every_refusal_and_most_outcomes() -> None:
     assert {"won", "nobody claimed", "the client withheld the test set", "no model was scored"} <= set(
         reasons
     )
+    debits = Counter(
+        receipt.reason
+        for seed in SEEDS
+        for outcome in life(seed).outcomes
+        for receipt in outcome.receipts
+        if receipt.amount_wei < 0
+    )
+    assert {"model irretrievable", "wrong report", "appeal without effect"} <= set(debits), debits
 
 
 def test_the_same_blocks_give_the_same_root_in_processes_with_other_hash_seeds(tmp_path: Path) -> None:
