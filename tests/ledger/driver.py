@@ -245,7 +245,7 @@ class Driver:
 
     def _in_validation(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
-        if self.random.random() < 0.1:
+        if self.random.random() < 0.2:
             return self._reporting(entry, model)
         body = score_body(model, *self._opinion(name, model))
         return Validation, {
@@ -262,7 +262,7 @@ class Driver:
 
     def _in_challenge(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
-        if self.random.random() < 0.1:
+        if self.random.random() < 0.2:
             return self._reporting(entry, model)
         given = entry.task.answers(model)
         wrong = [v for v in sorted(given) if given[v] != self._opinion(name, model)]
