@@ -100,6 +100,10 @@ class JurorConfig(ActorConfig):
 
     judge: bool = True
     """Whether to serve as a juror in disputes it is not party to."""
+    report: bool = True
+    """Whether to report models and test sets that cannot be fetched; locks `report_stake_wei` for each."""
+    appeal: bool = False
+    """Whether to appeal against verdicts that find own work wrong; each puts `appeal_bond_wei` at risk."""
     container: Choice = "auto"
     """In what scoring holds its sums; changes how long it takes, never a score."""
     memory_bytes: int = Field(default=8 * 2**30, ge=2**20)

@@ -12,6 +12,7 @@ Source: PoT table 1, sections 2.4 and 3.3; design section 3.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -316,6 +317,14 @@ def claim_body(mid: bytes, size_bytes: int) -> bytes:
 def score_body(mid: bytes, score: int, digest: bytes) -> bytes:
     """What validations, challenges and verdicts commit to: a model's score and per-sample digest."""
     return keccak256(mid + score.to_bytes(32, "big", signed=True) + digest)
+
+
+def retrieval_digest(fragments: Iterable[bytes]) -> bytes:
+    """What jurors say of a test set that they have fetched: Keccak-256 over that of its files in order.
+
+    The files' SHA-256 hashes are public; this one knows only who has the bytes.
+    """
+    return keccak256(b"".join(keccak256(data) for data in fragments))
 
 
 def data_root(fragments: tuple[bytes, ...]) -> bytes:

@@ -13,7 +13,7 @@ from aggregator.ledger.state import Entry, Node, Receipt, Settlement, State
 from aggregator.ledger.tasks import PROTOCOLS
 from aggregator.ledger.tasks.disputes import Dispute
 from aggregator.ledger.tasks.open_outcome import accepted_answers, verdict_on
-from aggregator.ledger.tasks.open_records import OpenTask
+from aggregator.ledger.tasks.open_records import OpenTask, Phase
 from aggregator.member.archive import Archive
 from protocol import typed_data
 from protocol.roles import Role
@@ -124,6 +124,7 @@ def _open_task(entry: Entry, task: OpenTask) -> Json:
                     }
                     for juror, weight in dispute.jurors
                 ],
+                "open": task.phase in (Phase.VERDICT, Phase.VERDICT_REVEAL) and mid in task.disputes,
                 "decided": mid in task.decided,
                 "verdict": _answer(verdict_on(entry, mid)),
             }

@@ -49,6 +49,7 @@ class Provider(Actor):
         super().__init__(config)
         self.keep_compiled_programs()
         self.jobs: dict[str, Job] = {}
+        self._reported: set[str] = set()
         self.desk = None if pool is None else Desk(pool, self.key)
 
     def run(self) -> None:
@@ -63,6 +64,8 @@ class Provider(Actor):
                 self.begin(detail)
         for detail in self.orders_in("reveal"):
             self.attempt(f"revealing for {detail['oid']}", self.reveal, detail)
+        for detail in self.orders_in("validation", "challenge", "verdict"):
+            self.warn_if_reported(detail)
 
     @staticmethod
     def _over(job: Job) -> bool:
@@ -113,6 +116,20 @@ class Provider(Actor):
             log.error("the model claimed for order %s is not on this disk; the claim is lost", detail["oid"])
             return
         self.reveal_model(detail, model)
+
+    def warn_if_reported(self, detail: Json) -> None:
+        """Say once what an operator can still mend: others cannot fetch the model."""
+        mine = {claim["mid"] for claim in detail["claims"] if claim["provider"] == self.me}
+        for report in detail["reports"]:
+            if report["subject"] in mine and report["id"] not in self._reported:
+                self._reported.add(report["id"])
+                log.warning(
+                    "your model %s of order %s was reported as irretrievable: jurors will try to fetch it; "
+                    "see that %s answers from outside",
+                    report["subject"],
+                    detail["oid"],
+                    self.url,
+                )
 
     def reveal_model(self, detail: Json, model: bytes) -> None:
         """Publish ``model`` and send the reveal that opens its claim."""
