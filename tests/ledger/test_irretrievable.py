@@ -189,14 +189,34 @@ def test_a_provider_that_comes_back_for_the_verdict_cannot_make_an_honest_report
     assert world.paid(oid, "validator1") == 10 * TOKEN // 5, "the jurors did the validators' work"
 
 
+def test_an_accomplice_that_alone_was_served_does_not_make_an_honest_reporter_pay(world: World) -> None:
+    oid = two_models(world)
+    world.to_challenge(
+        oid,
+        {
+            ("validator0", "here"): RIGHT,
+            ("validator1", "here"): RIGHT,
+            ("validator2", "here"): RIGHT,
+            ("validator2", "gone"): BETTER,
+        },
+    )
+    world.report("verifier0", oid, "gone")
+    world.wait_out(oid)
+    jury = ("validator0", "validator1", "verifier1", "verifier2")
+    world.verdicts(oid, "gone", dict.fromkeys(jury, BETTER))
+    world.wait_out(oid)
+    assert not world.outcome(oid).slashes
+
+
 def test_a_verdict_on_a_reported_model_also_judges_its_scores(world: World) -> None:
     oid = two_models(world)
-    world.to_challenge(oid, {("validator0", "gone"): BETTER, ("validator1", "here"): answer(950_000)})
+    world.to_challenge(oid, {("validator0", "gone"): BETTER, ("validator0", "here"): answer(600_000)})
     world.report("verifier0", oid, "gone")
     world.wait_out(oid)
     world.verdicts(oid, "gone", dict.fromkeys(JURY, RIGHT))
     world.wait_out(oid)
-    assert world.paid(oid, "validator0") == -DEFAULTS["min_validation_stake_wei"]
+    wrong = ("validator0", "validator", "wrong score", -DEFAULTS["min_validation_stake_wei"])
+    assert wrong in world.receipts(oid)
     assert world.paid(oid, "verifier0") == -DEFAULTS["report_stake_wei"]
     assert world.outcome(oid).winner == who("provider1")
 

@@ -200,24 +200,31 @@ def _slash_irretrievable(books: _Books) -> None:
 
 
 def _slash_wrong_reports(books: _Books) -> None:
-    """Where the jury fetched what was reported, and somebody had scored it too.
-
-    Without the latter nobody in the order could show that it was there in time, and a provider that comes
-    back just for the verdict would make honest reporters pay.
-    """
+    """Where the jury fetched what was reported, and it was there in time too: most validators scored it."""
     entry = books.entry
     task: OpenTask = entry.task
-    scored = {mid for (mid, _), record in task.validations.items() if record.answer is not None}
-    if scored:
-        scored.add(entry.order.data_root)
     for subject, report in sorted(task.reports.items()):
         verdict = verdict_on(entry, subject)
-        if verdict is None or is_irretrievable(verdict) or subject not in scored:
+        if verdict is None or is_irretrievable(verdict) or not _was_there(entry, subject):
             continue
         jurors = agreeing_jurors(task.decided[subject], verdict)
         books.slash(
             report.reporter, report.role, "wrong report", report.stake_wei, subject, report.id, jurors=jurors
         )
+
+
+def _was_there(entry: Entry, subject: bytes) -> bool:
+    """Whether the order shows that a model, or the test set, could be fetched before the verdict.
+
+    Of a model, more than half of the validators who scored anything must have scored it: else a provider
+    that answers nobody but an accomplice, and comes back for the verdict, would make honest reporters pay.
+    A test set was there if anything was scored with it.
+    """
+    opened = [key for key, record in entry.task.validations.items() if record.answer is not None]
+    if subject == entry.order.data_root:
+        return bool(opened)
+    of_it = {validator for mid, validator in opened if mid == subject}
+    return 2 * len(of_it) > len({validator for _, validator in opened})
 
 
 def _slash_lost_appeals(books: _Books) -> None:
