@@ -1,7 +1,7 @@
-"""Serving as a juror: committing and revealing verdicts in disputes this account is not party to; and
-reporting what cannot be fetched.
+"""Serving as a juror: committing and revealing verdicts in disputes this account is not party to.
 
-Shared by validators and verifiers (PoT 2.5 "Concurrent Roles": any node can verify). Nothing that a verdict
+Shared by validators, verifiers and, where a larger jury is called, providers (PoT 2.5 "Concurrent Roles": any
+node can verify). Nothing that a verdict
 needs is kept in memory: a restarted juror opens what it committed to.
 """
 
@@ -18,7 +18,7 @@ from offchain.judging import IRRETRIEVABLE_ANSWER, Answer, Judge, claims_on
 from offchain.material import unhex
 from offchain.network import LedgerRefused
 from protocol.crypto import commitment
-from protocol.transactions import Appeal, IrretrievableReport, Verdict, VerdictReveal, score_body
+from protocol.transactions import Verdict, VerdictReveal, score_body
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ class Juror(Actor):
         self.judge = Judge(
             config.data_dir / "answers", Means(container=config.container, memory_bytes=config.memory_bytes)
         )
-        self._reported: set[tuple[str, str]] = set()
-        self._contested: set[tuple[str, str]] = set()
 
     def others_orders(self, *phases: str) -> Iterator[Json]:
         """Orders in these phases that this account claims nothing in; phase by phase, as they are named."""
@@ -45,21 +43,6 @@ class Juror(Actor):
             for detail in self.orders_in(phase):
                 if all(claim["provider"] != self.me for claim in detail["claims"]):
                     yield detail
-
-    def report_absent(self, detail: Json) -> None:
-        """Report what nobody has yet, and this machine has tried in vain to fetch for long enough."""
-        if not self.config.report:
-            return
-        known = {report["subject"] for report in detail["reports"]}
-        for subject in self.judge.gone(detail):
-            if subject in known or (detail["oid"], subject) in self._reported:
-                continue
-            # Once, whatever comes of it: a refusal (no free stake, somebody was faster) is final.
-            self._reported.add((detail["oid"], subject))
-            log.warning("reporting %s of order %s as irretrievable", subject, detail["oid"])
-            assert self.role is not None, "whoever judges has a role"
-            fields = {"oid": unhex(detail["oid"]), "subject": unhex(subject), "role": int(self.role)}
-            self.attempt(f"report on {subject}", self.network.submit, IrretrievableReport, **fields)
 
     def serve_as_juror(self) -> None:
         """Commit to and reveal the verdicts that are this account's to give."""
@@ -128,41 +111,3 @@ class Juror(Actor):
     def _salt_of(self, oid: bytes, body: bytes, dispute: Json) -> bytes:
         # One for each round: else whoever saw the last one open knows what the next commitment says.
         return self.salt(oid, body + bytes([dispute["round"]]))
-
-    def own_answers(self, detail: Json) -> dict[str, Answer]:
-        """By MID, what this account has staked on in an order."""
-        raise AssertionError("a role says what it has staked on")
-
-    def contest(self) -> None:
-        """Appeal, or say how to, where a verdict finds work wrong that this machine finds right."""
-        for detail in self.orders_in("appeal"):
-            appealed = {appeal["subject"] for appeal in detail["appeals"]}
-            mine = self.own_answers(detail)
-            for dispute in detail["disputes"]:
-                mid, verdict = dispute["mid"], dispute["verdict"]
-                if mid not in mine or mid in appealed or (detail["oid"], mid) in self._contested:
-                    continue
-                if verdict["score"] is None or int(verdict["score"]) == IRRETRIEVABLE_ANSWER[0]:
-                    continue
-                if (int(verdict["score"]), unhex(verdict["digest"])) == mine[mid]:
-                    continue
-                if self.judge.recall(detail["oid"], mid) != mine[mid]:
-                    continue
-                self._contested.add((detail["oid"], mid))
-                self._appeal(detail, mid)
-
-    def _appeal(self, detail: Json, mid: str) -> None:
-        assert self.role is not None, "whoever judges has a role"
-        name = self.role.name.lower()
-        if not self.config.appeal:
-            log.warning(
-                "a verdict finds your score of %s wrong; appeal with `dtn %s appeal %s %s --config FILE`",
-                mid,
-                name,
-                detail["oid"],
-                mid,
-            )
-            return
-        log.warning("appealing against the verdict on model %s of order %s", mid, detail["oid"])
-        fields = {"oid": unhex(detail["oid"]), "subject": unhex(mid), "role": int(self.role)}
-        self.attempt(f"appeal about {mid}", self.network.submit, Appeal, **fields)

@@ -9,8 +9,8 @@ import logging
 from typing import Any
 
 from offchain.config import ValidatorConfig
+from offchain.contesting import Contester
 from offchain.judging import Answer
-from offchain.jury import Juror
 from offchain.material import unhex
 from protocol.crypto import commitment
 from protocol.roles import Role
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Validator(Juror):
+class Validator(Contester):
     """Validates every model of every order it can, as far as its free stake reaches."""
 
     config: ValidatorConfig

@@ -9,8 +9,8 @@ import logging
 from typing import Any
 
 from offchain.config import VerifierConfig
+from offchain.contesting import Contester
 from offchain.judging import Answer
-from offchain.jury import Juror
 from offchain.material import unhex
 from protocol.crypto import commitment
 from protocol.roles import Role
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Verifier(Juror):
+class Verifier(Contester):
     """Challenges every wrong validation it finds, as far as its free stake reaches."""
 
     config: VerifierConfig

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from offchain import judging
-from offchain.config import VerifierConfig
+from offchain.config import ProviderConfig, VerifierConfig
 from offchain.data import Fragment
 from offchain.evaluation import conformance
 from offchain.judging import IRRETRIEVABLE_ANSWER
 from offchain.models.artifact import encode_model
 from offchain.network import LedgerRefused
+from offchain.provider import Provider
 from offchain.storage import Unavailable
 from offchain.verifier import Verifier
 from protocol.crypto import Key, commitment, keccak256
@@ -57,9 +58,6 @@ class Scripted:
                 raise LedgerRefused("Mismatch", "what is revealed does not open the commitment")
         self.sent.append((kind, fields))
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
@@ -96,19 +94,24 @@ def links(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return up
 
 
-@pytest.fixture
-def verifier(tmp_path: Path) -> Iterator[Verifier]:
-    """A verifier whose network is a script."""
-    key = Key(keccak256(b"verifier"))
-    (tmp_path / "network.json").write_text(chainless_network("http://127.0.0.1:1").model_dump_json())
-    (tmp_path / "actor.key").write_text(key.secret.hex())
-    config = VerifierConfig(
-        key_file=tmp_path / "actor.key", data_dir=tmp_path / "data", network=tmp_path / "network.json"
+def scripted(kind: Any, config: Any, folder: Path) -> Any:
+    """An actor whose network is a script."""
+    key = Key(keccak256(b"an actor"))
+    (folder / "network.json").write_text(chainless_network("http://127.0.0.1:1").model_dump_json())
+    (folder / "actor.key").write_text(key.secret.hex())
+    actor = kind(
+        config(key_file=folder / "actor.key", data_dir=folder / "data", network=folder / "network.json")
     )
-    actor = Verifier(config)
-    actor.network = Scripted(key)  # type: ignore[assignment]
-    yield actor
     actor.network.close()
+    actor.network = Scripted(key)
+    return actor
+
+
+@pytest.fixture
+def verifier(tmp_path: Path) -> Verifier:
+    """A verifier whose network is a script."""
+    actor: Verifier = scripted(Verifier, VerifierConfig, tmp_path)
+    return actor
 
 
 def order(phase: str, links: SimpleNamespace, **more: Any) -> Json:
@@ -130,17 +133,17 @@ def order(phase: str, links: SimpleNamespace, **more: Any) -> Json:
     } | more
 
 
-def rounds(actor: Verifier, clock: SimpleNamespace, details: list[Json], count: int = 20) -> None:
+def rounds(actor: Any, clock: SimpleNamespace, details: list[Json], count: int = 20) -> None:
     """The actor looks at the same orders so many times, twenty to a window."""
-    actor.orders_in = lambda *phases: [d for d in details if d["phase"] in phases]  # type: ignore[method-assign]
+    actor.orders_in = lambda *phases: [d for d in details if d["phase"] in phases]
     for _ in range(count):
         actor.act()
         clock.ms += WINDOW_MS // 20
 
 
-def sent(actor: Verifier, kind: Any) -> list[Json]:
+def sent(actor: Any, kind: Any) -> list[Json]:
     """What was sent of one kind."""
-    return [fields for of, fields in actor.network.sent if of is kind]  # type: ignore[attr-defined]
+    return [fields for of, fields in actor.network.sent if of is kind]
 
 
 # Reports -------------------------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ def test_an_operator_may_choose_not_to_report(
 # Votes ---------------------------------------------------------------------------------------------------
 
 
-def dispute(verifier: Verifier, of: str = "model", **more: Any) -> Json:
+def dispute(verifier: Any, of: str = "model", **more: Any) -> Json:
     """A dispute in which the verifier has a seat."""
     seat = {"juror": verifier.me, "committed": False, "score": None}
     return {
@@ -231,7 +234,7 @@ def dispute(verifier: Verifier, of: str = "model", **more: Any) -> Json:
 
 
 def judged(
-    verifier: Verifier, links: SimpleNamespace, clock: SimpleNamespace, of: Json, **more: Any
+    verifier: Any, links: SimpleNamespace, clock: SimpleNamespace, of: Json, **more: Any
 ) -> tuple[int, bytes] | None:
     """What the verifier commits to in the verdict window and then opens, if anything."""
     clock.ms = NOW_MS
@@ -324,6 +327,26 @@ def test_a_seat_in_a_round_that_is_over_is_not_taken(
     verifier: Verifier, links: SimpleNamespace, clock: SimpleNamespace
 ) -> None:
     assert judged(verifier, links, clock, dispute(verifier, open=False)) is None
+
+
+def test_a_provider_judges_where_a_larger_jury_is_called(
+    tmp_path: Path, links: SimpleNamespace, clock: SimpleNamespace
+) -> None:
+    provider = scripted(Provider, ProviderConfig, tmp_path)
+    said = judged(provider, links, clock, dispute(provider, round=3))
+    assert said is not None and said == provider.judge.recall(OID, MID)
+
+
+def test_a_provider_is_told_once_that_its_model_was_reported(
+    tmp_path: Path, links: SimpleNamespace, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = scripted(Provider, ProviderConfig, tmp_path)
+    mine = [{"provider": provider.me, "mid": MID, "sizeBytes": links.size, "links": []}]
+    rounds(
+        provider, clock, [order("validation", links, claims=mine, reports=[{"subject": MID, "id": "0xr"}])]
+    )
+    assert caplog.text.count("was reported as irretrievable") == 1
+    assert not provider.network.sent
 
 
 # Appeals -------------------------------------------------------------------------------------------------
