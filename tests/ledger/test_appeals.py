@@ -118,12 +118,18 @@ def test_there_is_one_appeal_and_it_is_final(world: World) -> None:
     oid = world.place()
     world.to_validation(oid, {"provider0": ("m", 1), "provider1": ("n", 1)})
     world.to_challenge(
-        oid, {("validator0", "m"): WRONG, ("validator1", "m"): RIGHT, ("validator0", "n"): RIGHT}
+        oid,
+        {
+            ("validator0", "m"): WRONG,
+            ("validator1", "m"): RIGHT,
+            ("validator0", "n"): RIGHT,
+            ("validator1", "n"): RIGHT,
+        },
     )
     world.report("verifier0", oid, "n")
     world.wait_out(oid)
     first = dict.fromkeys(("validator2", "verifier1", "verifier2", "verifier0"), RIGHT)
-    second = dict.fromkeys(JURY, RIGHT)
+    second = dict.fromkeys(("validator2", "verifier1", "verifier2"), RIGHT)
     assert world.all_verdicts(oid, {"m": first, "n": second}) == "appeal"
     world.appeal("validator0", oid, "m")
     fields = {"subject": mid("m"), "role": int(Role.VALIDATOR)}
@@ -132,10 +138,12 @@ def test_there_is_one_appeal_and_it_is_final(world: World) -> None:
     assert set(world.entry(oid).task.disputes) == {mid("m")}
     assert world.verdicts(oid, "m", dict.fromkeys((*OTHERS, "validator2"), RIGHT)) == "sealed"
     assert [str(phase) for phase, _ in world.entry(oid).task.history].count("appeal") == 1
-    assert world.paid(oid, "validator0") == -BOND - 5 * TOKEN + 10 * TOKEN * (
-        world.outcome(oid).mid == mid("n")
-    )
-    assert world.paid(oid, "verifier0") < 0, "what nobody appealed against stands as it was"
+    debits = {(name, why): wei for name, _, why, wei in world.receipts(oid) if wei < 0}
+    assert debits == {
+        ("validator0", "wrong score"): -5 * TOKEN,
+        ("validator0", "appeal without effect"): -BOND,
+        ("verifier0", "wrong report"): -DEFAULTS["report_stake_wei"],
+    }, "what nobody appealed against stands as it was"
 
 
 def test_a_verdict_of_the_second_round_may_be_appealed_against(world: World) -> None:
