@@ -142,13 +142,14 @@ class Judge:
 
     def _task(self, detail: Json) -> TaskDocument:
         if detail["oid"] not in self._tasks:
-            with self._watched(detail):
+            # A document that came and cannot be read says more of this machine's version than of the client.
+            with self._watched(detail, Unavailable):
                 self._tasks = {detail["oid"]: fetch_task(detail["order"])}
         return self._tasks[detail["oid"]]
 
     def _test(self, detail: Json, task: TaskDocument) -> Any:
         if detail["oid"] not in self._tests:
-            with self._watched(detail):
+            with self._watched(detail, Unavailable, InvalidDocument, InvalidCid):
                 files = fetch_test(task, unhex(detail["blockHash"]), detail["testLinks"] or [])
             self.absences.came(_thing(detail, _test_set(detail)))
             self._remember(detail["oid"], _test_set(detail), (0, retrieval_digest(files)))
@@ -156,11 +157,11 @@ class Judge:
         return self._tests[detail["oid"]]
 
     @contextlib.contextmanager
-    def _watched(self, detail: Json) -> Iterator[None]:
+    def _watched(self, detail: Json, *missing: type[Exception]) -> Iterator[None]:
         """Count what the client must serve and does not: without its task document no test set is known."""
         try:
             yield
-        except (Unavailable, InvalidDocument, InvalidCid):
+        except missing:
             self.absences.missed(_thing(detail, _test_set(detail)), _now_ms())
             raise
 

@@ -119,9 +119,10 @@ def _open_task(entry: Entry, task: OpenTask) -> Json:
                     {
                         "juror": hexed(juror),
                         "stakeWei": str(weight),
-                        "committed": dispute.ballot(juror) is not None,
-                        **_answer(ballot.answer if (ballot := dispute.ballot(juror)) else None),
+                        "committed": juror in ballots,
+                        **_answer(ballots[juror].answer if juror in ballots else None),
                     }
+                    for ballots in (dict(dispute.ballots),)
                     for juror, weight in dispute.jurors
                 ],
                 "open": task.phase in (Phase.VERDICT, Phase.VERDICT_REVEAL) and mid in task.disputes,

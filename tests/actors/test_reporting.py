@@ -24,6 +24,7 @@ from offchain.provider import Provider
 from offchain.storage import Unavailable
 from offchain.verifier import Verifier
 from protocol.crypto import Key, commitment, keccak256
+from protocol.errors import InvalidDocument
 from protocol.transactions import (
     Appeal,
     IrretrievableReport,
@@ -207,6 +208,17 @@ def test_a_test_set_that_never_comes_is_reported_as_such(
     links.test = False
     rounds(verifier, clock, [order("validation", links)])
     assert [fields["subject"] for fields in sent(verifier, IrretrievableReport)] == [bytes.fromhex(ROOT[2:])]
+
+
+def test_a_task_that_this_machine_cannot_read_is_no_reason_to_report_the_test_set(
+    verifier: Verifier, links: SimpleNamespace, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(order: Json) -> Any:
+        raise InvalidDocument("a field of a later version")
+
+    monkeypatch.setattr(judging, "fetch_task", unreadable)
+    rounds(verifier, clock, [order("validation", links)])
+    assert not sent(verifier, IrretrievableReport)
 
 
 def test_an_operator_may_choose_not_to_report(

@@ -95,8 +95,9 @@ def stake_directly(network: Network, names: list[bytes], bonded: int, unbonding:
     return accounts
 
 
-ORDER_PARTIES = MAX_CLAIMS + 2 * MAX_VALIDATIONS + MAX_IRRETRIEVABLE_REPORTS + MAX_APPEALS + 1
-"""Providers, validators, one challenger per validation, reporters, appellants, and the client."""
+ORDER_PARTIES = MAX_CLAIMS + 2 * MAX_VALIDATIONS + MAX_IRRETRIEVABLE_REPORTS + 1 + MAX_APPEALS + 1
+"""Providers, validators, one challenger per validation, reporters (one of the test set), appellants, and the
+client."""
 ORDER_JURORS = sum(MAX_JURORS.values())
 """In each round the heaviest stakes. Parties to one model may sit in judgement on another, and then others
 do on theirs; but whoever is a party to none and sits anywhere is among the heaviest of those."""

@@ -345,6 +345,7 @@ def test_an_order_takes_a_bounded_number_of_reports(world: World, monkeypatch: p
     world.report("verifier0", oid, "gone")
     fields = {"subject": mid("here"), "role": int(Role.VERIFIER)}
     world.refuse("OrderFull", "verifier1", IrretrievableReport, oid=oid, **fields)
+    world.report("verifier1", oid, TEST_SET)  # of which there is one, and which nobody can crowd out
 
 
 def test_reporter_claimants_and_client_do_not_judge_a_report(world: World) -> None:

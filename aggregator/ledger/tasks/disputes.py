@@ -109,11 +109,12 @@ def open_dispute(
 
 def decide(dispute: Dispute, parameters: Parameters) -> Answer | None:
     """The answer that a quorum of eligible stake revealed, if there is one."""
-    eligible = sum(weight for _, weight in dispute.jurors)
+    weights = dict(dispute.jurors)
+    eligible = sum(weights.values())
     support: dict[Answer, int] = {}
     for juror, ballot in dispute.ballots:
         if ballot.answer is not None:
-            support[ballot.answer] = support.get(ballot.answer, 0) + dispute.weight(juror)
+            support[ballot.answer] = support.get(ballot.answer, 0) + weights[juror]
     for answer in sorted(support):
         if support[answer] * BPS >= eligible * parameters["verdict_quorum_bps"]:
             return answer
@@ -127,6 +128,5 @@ def is_irretrievable(answer: Answer | None) -> bool:
 
 def agreeing_jurors(dispute: Dispute, answer: Answer) -> tuple[tuple[bytes, int], ...]:
     """Jurors whose revealed ballot is ``answer``, with their stake."""
-    return tuple(
-        (juror, dispute.weight(juror)) for juror, ballot in dispute.ballots if ballot.answer == answer
-    )
+    weights = dict(dispute.jurors)
+    return tuple((juror, weights[juror]) for juror, ballot in dispute.ballots if ballot.answer == answer)

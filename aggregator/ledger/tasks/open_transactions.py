@@ -222,7 +222,10 @@ def _irretrievable_report(draft: Draft, entry: Entry, task: OpenTask, tx: Irretr
         raise NotAllowed("a provider does not report its own model")
     if tx.subject in task.reports:
         raise AlreadyDone("this was reported already; you may serve as a juror")
-    _require_room("irretrievable reports", len(task.reports), MAX_IRRETRIEVABLE_REPORTS)
+    if tx.subject != entry.order.data_root:
+        # For the test set there is always room: nobody can keep its report out with reports of models.
+        models = len(set(task.reports) - {entry.order.data_root})
+        _require_room("irretrievable reports", models, MAX_IRRETRIEVABLE_REPORTS)
     stake_wei = entry.parameters["report_stake_wei"]
     draft.lock(tx.sender, role, stake_wei)
     record = ReportRecord(
