@@ -21,7 +21,11 @@ SHAPE = Shape(
     validators=2,
     verifiers=2,
     parameters={"verdict_s": 8, "appeal_s": 30},
-    commands={"client": (sys.executable, "-m", "tests.end_to_end.misbehaving", "hiding-client")},
+    commands={
+        name: (sys.executable, "-m", "tests.end_to_end.misbehaving", kind)
+        # The model is never looked at, so the provider need not train one.
+        for name, kind in (("client", "hiding-client"), ("provider-1", "garbage"))
+    },
 )
 
 
