@@ -79,11 +79,12 @@ def _news(detail: Json) -> list[str]:
     """Everything worth a line, in order; the caller prints each once."""
     lines = []
     phases = detail.get("phases") or []
-    for position, entered in enumerate(phases):
+    rounds = 0
+    for entered in phases:
+        rounds += entered["phase"] == "verdict"
         if entered["phase"] != "sealed":
-            lines.append(
-                f"phase {entered['phase']}" + (f" (round {position})" * (entered["phase"] == "verdict"))
-            )
+            again = f" (round {rounds})" * (entered["phase"].startswith("verdict") and rounds > 1)
+            lines.append(f"phase {entered['phase']}{again}")
         if entered["phase"] == "training":
             for claim in detail["claims"]:
                 lines.append(f"  claim by {short(claim['provider'])} ({short(claim['commitment'])})")
@@ -112,7 +113,16 @@ def _news(detail: Json) -> list[str]:
             ]
         elif entered["phase"] == "verdict":
             lines += [
-                f"  model {short(d['mid'])} goes to {len(d['jurors'])} jurors" for d in detail["disputes"]
+                f"  {r['of']} {short(r['subject'])} is irretrievable, says {short(r['reporter'])}"
+                for r in detail["reports"]
+            ]
+            lines += [
+                f"  {d['of']} {short(d['mid'])} goes to {len(d['jurors'])} jurors" for d in detail["disputes"]
+            ]
+        elif entered["phase"] == "appeal":
+            lines += [
+                f"  {short(a['appellant'])} appeals about {a['of']} {short(a['subject'])}"
+                for a in detail["appeals"]
             ]
     if detail["result"] is not None:
         lines.append(f"sealed: {detail['result']}")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from protocol.errors import ProtocolError
 from protocol.parameters import TOKEN_WEI
+from protocol.transactions import INVALID_SCORE, IRRETRIEVABLE_SCORE
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 
@@ -77,11 +78,12 @@ def write_model(path: Path, data: bytes) -> None:
 
 
 def percent(score: str | int | None) -> str:
-    """A score in millionths for people; an invalid model says so."""
+    """A score in millionths for people; a model that has none says why."""
     if score is None:
         return "–"
     value = int(score)
-    return "invalid" if value == -(2**63) else f"{Decimal(value) / 1_000_000:.6f}"
+    said = {INVALID_SCORE: "invalid", IRRETRIEVABLE_SCORE: "irretrievable"}.get(value)
+    return said or f"{Decimal(value) / 1_000_000:.6f}"
 
 
 def short(identifier: str | None, size: int = 10) -> str:

@@ -160,10 +160,10 @@ class Actor:
         wanted = [item for item in listed if item["phase"] in phases and item["kind"] == "open"]
         return [self.network.get(f"/v1/orders/{item['oid']}") for item in wanted]
 
-    def attempt(self, what: str, action: Any, *arguments: Any) -> bool:
+    def attempt(self, what: str, action: Any, *arguments: Any, **named: Any) -> bool:
         """Do one thing for one order; a refusal or a dead link is logged and the others go on."""
         try:
-            action(*arguments)
+            action(*arguments, **named)
         except NetworkError:
             raise
         except ProtocolError as reason:

@@ -74,7 +74,18 @@ class ActorConfig(BaseModel):
         return read_key(self.key_file)
 
 
-class ProviderConfig(ActorConfig):
+class JurorConfig(ActorConfig):
+    """What all share who score models: validators, verifiers, and providers where a larger jury is called."""
+
+    judge: bool = True
+    """Whether to serve as a juror in disputes it is not party to."""
+    container: Choice = "auto"
+    """In what scoring holds its sums; changes how long it takes, never a score."""
+    memory_bytes: int = Field(default=8 * 2**30, ge=2**20)
+    """What scoring may allocate; a model of which one sample takes more is left to others."""
+
+
+class ProviderConfig(JurorConfig):
     """A provider's choices."""
 
     parallel_orders: int | None = Field(default=None, ge=1, le=64)
@@ -95,25 +106,23 @@ class ProviderConfig(ActorConfig):
     """JAX platform (`cpu`, `cuda`, `tpu`); the best one at hand if not set."""
 
 
-class JurorConfig(ActorConfig):
+class ContesterConfig(JurorConfig):
     """What validators and verifiers share."""
 
-    judge: bool = True
-    """Whether to serve as a juror in disputes it is not party to."""
-    container: Choice = "auto"
-    """In what scoring holds its sums; changes how long it takes, never a score."""
-    memory_bytes: int = Field(default=8 * 2**30, ge=2**20)
-    """What scoring may allocate; a model of which one sample takes more is left to others."""
+    report: bool = True
+    """Whether to report models and test sets that cannot be fetched; locks `report_stake_wei` for each."""
+    appeal: bool = False
+    """Whether to appeal against verdicts that find own work wrong; each puts `appeal_bond_wei` at risk."""
 
 
-class ValidatorConfig(JurorConfig):
+class ValidatorConfig(ContesterConfig):
     """A validator's choices."""
 
     v_stake_wei: int | None = Field(default=None, ge=1)
     """Stake per validation; the protocol's minimum if not set."""
 
 
-class VerifierConfig(JurorConfig):
+class VerifierConfig(ContesterConfig):
     """A verifier's choices."""
 
     c_stake_wei: int | None = Field(default=None, ge=1)

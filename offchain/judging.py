@@ -2,27 +2,32 @@
 
 `Judge.answer` is PoT.Validate's evaluation: the exact score of a model on the released test set, or the
 INVALID outcome when the file provably is no model of the order. When something cannot be fetched there is no
-answer: an honest judge abstains, because what it cannot see it cannot judge.
+answer: an honest judge abstains, because what it cannot see it cannot judge. What it tried in vain to fetch
+it counts in `Judge.absences`; `gone` lists what it may report.
 
-Source: PoT 2.4 "Validating the Models", "Verifying the Validations".
+Source: PoT 2.4 "Validating the Models", "Verifying the Validations", 3.4 "Achieving Retrievability".
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from offchain.absences import Absences, Thing
 from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.memory import OverBudget
 from offchain.evaluation.score import evaluate
-from offchain.material import fetch_model, fetch_task, fetch_test, unhex
+from offchain.material import fetch_model, fetch_task, fetch_test, read_fragments, unhex
 from offchain.storage import InvalidCid, Unavailable
 from protocol.errors import InvalidArtifact, InvalidDocument
 from protocol.task import TaskDocument
-from protocol.transactions import INVALID_SCORE
+from protocol.transactions import INVALID_SCORE, IRRETRIEVABLE_SCORE, retrieval_digest
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +35,7 @@ Json = dict[str, Any]
 Answer = tuple[int, bytes]
 
 INVALID_ANSWER: Answer = (INVALID_SCORE, bytes(32))
+IRRETRIEVABLE_ANSWER: Answer = (IRRETRIEVABLE_SCORE, bytes(32))
 
 
 class Judge:
@@ -39,6 +45,7 @@ class Judge:
         self._means = means
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self.absences = Absences()
         self._tasks: dict[str, TaskDocument] = {}
         self._tests: dict[str, Any] = {}
 
@@ -54,7 +61,7 @@ class Judge:
 
     def answer(self, detail: Json, claim: Json) -> Answer | None:
         """The answer on one revealed model; none if something cannot be fetched."""
-        known = self._recall(detail["oid"], claim["mid"])
+        known = self.recall(detail["oid"], claim["mid"])
         if known is not None:
             return known
         try:
@@ -63,10 +70,8 @@ class Judge:
         except (Unavailable, InvalidDocument, InvalidArtifact, InvalidCid) as reason:
             log.warning("order %s cannot be judged: %s", detail["oid"], reason)
             return None
-        try:
-            model = fetch_model(claim, task)
-        except Unavailable as reason:
-            log.warning("abstaining on %s: %s", claim["mid"], reason)
+        model = self._model(detail, claim, task)
+        if model is None:
             return None
         try:
             answer = self._score(model, claim, task, test)
@@ -76,6 +81,53 @@ class Judge:
             return None
         self._remember(detail["oid"], claim["mid"], answer)
         return answer
+
+    def test_answer(self, detail: Json) -> Answer | None:
+        """What to say of the released test set: its digest if it ever came, none while it has not.
+
+        Whoever had it once says so although it may be gone now: it was released, and models were scored.
+        """
+        known = self.recall(detail["oid"], _test_set(detail))
+        if known is None:
+            try:
+                self._test(detail, self._task(detail))
+            except (Unavailable, InvalidDocument, InvalidArtifact, InvalidCid) as reason:
+                log.warning("the test set of order %s: %s", detail["oid"], reason)
+            known = self.recall(detail["oid"], _test_set(detail))
+        return known
+
+    def can_fetch(self, detail: Json, mid: str) -> bool | None:
+        """Whether a model comes now, tried once in each phase that it came; none if nobody can tell."""
+        if self.absences.has_come(_thing(detail, mid)):
+            return True
+        try:
+            task = self._task(detail)
+        except (Unavailable, InvalidDocument, InvalidCid) as reason:
+            log.warning("order %s cannot be judged: %s", detail["oid"], reason)
+            return None
+        return any(self._model(detail, claim, task) is not None for claim in claims_on(detail, mid))
+
+    def is_gone(self, detail: Json, subject: str) -> bool:
+        """Whether to say that a model or the test set cannot be had."""
+        return self.absences.is_gone(_thing(detail, subject), _now_ms(), detail["deadlineMs"])
+
+    def gone(self, detail: Json) -> Iterator[str]:
+        """Subjects that may be reported: revealed models, and the test set while nobody has scored."""
+        subjects = sorted({claim["mid"] for claim in detail["claims"] if claim["mid"] is not None})
+        if all(item["score"] is None for item in detail["validations"]):
+            subjects.append(_test_set(detail))
+        return (subject for subject in subjects if self.is_gone(detail, subject))
+
+    def _model(self, detail: Json, claim: Json, task: TaskDocument) -> bytes | None:
+        """The file of a claimed model, or none; either way its absences are kept."""
+        try:
+            model = fetch_model(claim, task)
+        except Unavailable as reason:
+            log.warning("abstaining on %s: %s", claim["mid"], reason)
+            self.absences.missed(_thing(detail, claim["mid"]), _now_ms())
+            return None
+        self.absences.came(_thing(detail, claim["mid"]))
+        return model
 
     def _score(self, model: bytes, claim: Json, task: TaskDocument, test: Any) -> Answer:
         if len(model) != claim["sizeBytes"]:
@@ -90,19 +142,34 @@ class Judge:
 
     def _task(self, detail: Json) -> TaskDocument:
         if detail["oid"] not in self._tasks:
-            self._tasks = {detail["oid"]: fetch_task(detail["order"])}
+            # A document that came and cannot be read says more of this machine's version than of the client.
+            with self._watched(detail, Unavailable):
+                self._tasks = {detail["oid"]: fetch_task(detail["order"])}
         return self._tasks[detail["oid"]]
 
     def _test(self, detail: Json, task: TaskDocument) -> Any:
         if detail["oid"] not in self._tests:
-            block_hash = unhex(detail["blockHash"])
-            self._tests = {detail["oid"]: fetch_test(task, block_hash, detail["testLinks"] or [])}
+            with self._watched(detail, Unavailable, InvalidDocument, InvalidCid):
+                files = fetch_test(task, unhex(detail["blockHash"]), detail["testLinks"] or [])
+            self.absences.came(_thing(detail, _test_set(detail)))
+            self._remember(detail["oid"], _test_set(detail), (0, retrieval_digest(files)))
+            self._tests = {detail["oid"]: read_fragments(task, files)}
         return self._tests[detail["oid"]]
+
+    @contextlib.contextmanager
+    def _watched(self, detail: Json, *missing: type[Exception]) -> Iterator[None]:
+        """Count what the client must serve and does not: without its task document no test set is known."""
+        try:
+            yield
+        except missing:
+            self.absences.missed(_thing(detail, _test_set(detail)), _now_ms())
+            raise
 
     def _path(self, oid: str, mid: str) -> Path:
         return self._folder / f"{oid[2:18]}-{mid[2:]}.json"
 
-    def _recall(self, oid: str, mid: str) -> Answer | None:
+    def recall(self, oid: str, mid: str) -> Answer | None:
+        """What was once answered on a model, or under its data root on the test set."""
         try:
             fields = json.loads(self._path(oid, mid).read_text())
             return int(fields["score"]), unhex(fields["digest"])
@@ -114,3 +181,20 @@ class Judge:
         partial = path.with_suffix(".new")
         partial.write_text(json.dumps({"score": str(answer[0]), "digest": "0x" + answer[1].hex()}))
         os.replace(partial, path)
+
+
+def claims_on(detail: Json, mid: str) -> list[Json]:
+    """The claims that revealed a model, each with links of its own."""
+    return [claim for claim in detail["claims"] if claim["mid"] == mid]
+
+
+def _test_set(detail: Json) -> str:
+    return str(detail["order"]["dataRoot"])
+
+
+def _thing(detail: Json, subject: str) -> Thing:
+    return detail["oid"], detail["phase"], subject
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,6 +1,8 @@
 """Serving as a juror: committing and revealing verdicts in disputes this account is not party to.
 
-Shared by validators and verifiers (PoT 2.5 "Concurrent Roles": any node can verify).
+Shared by validators, verifiers and, where a larger jury is called, providers (PoT 2.5 "Concurrent Roles": any
+node can verify). Nothing that a verdict
+needs is kept in memory: a restarted juror opens what it committed to.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import Any
 from offchain.actor import Actor
 from offchain.config import JurorConfig
 from offchain.evaluation.means import Means
-from offchain.judging import Judge
+from offchain.judging import IRRETRIEVABLE_ANSWER, Answer, Judge, claims_on
 from offchain.material import unhex
+from offchain.network import LedgerRefused
 from protocol.crypto import commitment
 from protocol.transactions import Verdict, VerdictReveal, score_body
 
@@ -48,31 +51,63 @@ class Juror(Actor):
         for detail in self.orders_in("verdict", "verdict_reveal"):
             for dispute in detail["disputes"]:
                 seat = next((seat for seat in dispute["jurors"] if seat["juror"] == self.me), None)
-                if seat is not None:
-                    what = f"verdict on {dispute['mid']}"
-                    self.attempt(what, self.give_verdict, detail, dispute["mid"], seat)
+                if seat is None or not dispute["open"]:
+                    continue
+                step = self.commit_verdict if detail["phase"] == "verdict" else self.reveal_verdict
+                self.attempt(f"verdict on {dispute['mid']}", step, detail, dispute, seat)
 
-    def give_verdict(self, detail: Json, mid: str, seat: Json) -> None:
-        """Commit to, or open, the verdict of one seat."""
-        claim = next(claim for claim in detail["claims"] if claim["mid"] == mid)
-        answer = self.judge.answer(detail, claim)
+    def commit_verdict(self, detail: Json, dispute: Json, seat: Json) -> None:
+        """Commit to what this machine finds, or to that it finds nothing."""
+        if seat["committed"]:
+            return
+        answer = self.find(detail, dispute)
         if answer is None:
             return
-        score, digest = answer
-        oid, model = unhex(detail["oid"]), unhex(mid)
-        body = score_body(model, score, digest)
-        salt = self.salt(oid, body)
-        if detail["phase"] == "verdict" and not seat["committed"]:
-            committed = commitment(oid, self.key.address, body, salt)
-            self.network.submit(Verdict, oid=oid, mid=model, commitment=committed)
-            log.info("gave a verdict on model %s", mid)
-        elif detail["phase"] == "verdict_reveal" and seat["committed"] and seat["score"] is None:
-            self.network.submit(
-                VerdictReveal,
-                oid=oid,
-                mid=model,
-                score=score,
-                digest=digest,
-                salt=salt,
-            )
-            log.info("revealed the verdict on model %s: %d", mid, score)
+        oid, subject = unhex(detail["oid"]), unhex(dispute["mid"])
+        body = score_body(subject, *answer)
+        committed = commitment(oid, self.key.address, body, self._salt_of(oid, body, dispute))
+        self.network.submit(Verdict, oid=oid, mid=subject, commitment=committed)
+        log.info("gave a verdict on %s", dispute["mid"])
+
+    def find(self, detail: Json, dispute: Json) -> Answer | None:
+        """The answer on a subject; none as long as there is none to give."""
+        subject = dispute["mid"]
+        if dispute["of"] == "test set":
+            answer = self.judge.test_answer(detail)
+        elif any(report["subject"] == subject for report in detail["reports"]):
+            # What was there before says nothing of now: the client is to fetch it after this.
+            answer = self._score(detail, subject) if self.judge.can_fetch(detail, subject) else None
+        else:
+            answer = self._score(detail, subject)
+        if answer is None and self.judge.is_gone(detail, subject):
+            return IRRETRIEVABLE_ANSWER
+        return answer
+
+    def _score(self, detail: Json, mid: str) -> Answer | None:
+        answers = (self.judge.answer(detail, claim) for claim in claims_on(detail, mid))
+        return next((answer for answer in answers if answer is not None), None)
+
+    def reveal_verdict(self, detail: Json, dispute: Json, seat: Json) -> None:
+        """Open the verdict: what is remembered of the subject, or that nothing was found."""
+        if not seat["committed"] or seat["score"] is not None:
+            return
+        oid, subject = unhex(detail["oid"]), unhex(dispute["mid"])
+        remembered = self.judge.recall(detail["oid"], dispute["mid"])
+        for answer in (remembered, IRRETRIEVABLE_ANSWER):
+            if answer is None:
+                continue
+            score, digest = answer
+            salt = self._salt_of(oid, score_body(subject, score, digest), dispute)
+            fields = {"oid": oid, "mid": subject, "score": score, "digest": digest, "salt": salt}
+            try:
+                self.network.submit(VerdictReveal, **fields)
+            except LedgerRefused as reason:
+                if reason.code != "Mismatch":
+                    raise
+                continue  # it was the other one
+            log.info("revealed the verdict on %s: %d", dispute["mid"], score)
+            return
+
+    def _salt_of(self, oid: bytes, body: bytes, dispute: Json) -> bytes:
+        # One for each round: else whoever saw the last one open knows what the next commitment says.
+        return self.salt(oid, body + bytes([dispute["round"]]))

@@ -45,26 +45,33 @@ def fetch_task(order: Json) -> TaskDocument:
     return task
 
 
-def fetch_fragments(task: TaskDocument, indices: Sequence[int], gateways: Sequence[str]) -> list[Fragment]:
-    """Fragments of a task, each checked against its committed hash.
+def fetch_fragment_files(task: TaskDocument, indices: Sequence[int], gateways: Sequence[str]) -> list[bytes]:
+    """Files of fragments, each checked against its committed hash.
 
     Raises:
-        Unavailable: a fragment cannot be had. InvalidDocument: a fragment is not what it must be.
+        Unavailable: a fragment cannot be had. InvalidDocument: its CID names another file than its hash.
     """
-    form, fragments = form_of(task.architecture, task.data.classes), []
+    files = []
     for index in indices:
         reference = task.data.fragments[index]
         _, cid = parse_link(f"http://fragment/ipfs/{reference.cid}")
         data = fetch(cid, gateways, max_bytes=reference.size_bytes)
         if sha256(data) != reference.digest:
             raise InvalidDocument(f"fragment {index} is not the one the task committed to")
-        fragments.append(decode_fragment(data, form))
-    return fragments
+        files.append(data)
+    return files
+
+
+def read_fragments(task: TaskDocument, files: Sequence[bytes]) -> list[Fragment]:
+    """Fragments from their files; raises `InvalidArtifact` for one that is not what it must be."""
+    form = form_of(task.architecture, task.data.classes)
+    return [decode_fragment(data, form) for data in files]
 
 
 def fetch_training(task: TaskDocument, block_hash: bytes) -> list[Fragment]:
     """The training fragments of an order whose block has ``block_hash``."""
-    return fetch_fragments(task, train_indices(task.data, block_hash), task.data.gateways)
+    indices = train_indices(task.data, block_hash)
+    return read_fragments(task, fetch_fragment_files(task, indices, task.data.gateways))
 
 
 def fetch_initial(task: TaskDocument) -> Tensors | None:
@@ -84,10 +91,10 @@ def fetch_initial(task: TaskDocument) -> Tensors | None:
     return decode_model(data, task.architecture)
 
 
-def fetch_test(task: TaskDocument, block_hash: bytes, gateways: Sequence[str]) -> list[Fragment]:
-    """The test fragments, once released."""
+def fetch_test(task: TaskDocument, block_hash: bytes, gateways: Sequence[str]) -> list[bytes]:
+    """Files of the test fragments, once released; raises what `fetch_fragment_files` does."""
     chosen = [*gateways, *task.data.gateways][:MAX_GATEWAYS]
-    return fetch_fragments(task, test_indices(task.data, block_hash), chosen)
+    return fetch_fragment_files(task, test_indices(task.data, block_hash), chosen)
 
 
 def fetch_model(claim: Json, task: TaskDocument) -> bytes:

@@ -69,6 +69,7 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
     "challenge_reveal_s": _seconds(600, "window for opening challenge commitments"),
     "verdict_s": _seconds(3600, "window for verdict commitments"),
     "verdict_reveal_s": _seconds(600, "window for opening verdict commitments"),
+    "appeal_s": _seconds(3600, "window for appeals once a verdict stands"),
     "update_s": _seconds(3600, "length of the update cycle (one settlement per cycle)"),
     "confirmations": ParameterRule(12, 0, 1000, "blocks an origin lies behind the chain's head"),
     # Stakes.
@@ -79,6 +80,8 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
     "claim_stake_wei": _wei(5, "locked per claim until the order is sealed"),
     "min_validation_stake_wei": _wei(5, "smallest vStake"),
     "min_challenge_stake_wei": _wei(5, "smallest cStake"),
+    "report_stake_wei": _wei(5, "locked per irretrievable report until the order is sealed"),
+    "appeal_bond_wei": _wei(10, "bond of an appeal, lost unless it changes the verdict"),
     "unbonding_s": _seconds(7 * DAY_S, "from asking to unstake to the release of the stake"),
     # Shares of an order's reward; the winner gets the rest.
     "tax_bps": _bps(500, "aggregators' tax r"),
@@ -87,6 +90,9 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
     # Slashing.
     "slash_bps": _bps(10_000, "share of a wrong vStake or cStake that a verdict slashes"),
     "missed_reveal_bps": _bps(1000, "share of a locked stake slashed for a commitment never opened"),
+    "irretrievable_bps": _bps(
+        10_000, "share of the claim stake slashed for a model that a jury cannot fetch"
+    ),
     # Not all of it: a member that was started from an old disk signs twice as well. Never nothing: the ledger
     # remembers each offence for ever.
     "equivocation_slash_bps": ParameterRule(

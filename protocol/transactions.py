@@ -12,6 +12,7 @@ Source: PoT table 1, sections 2.4 and 3.3; design section 3.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +41,8 @@ from protocol.typed_data import (
 MAX_TRANSACTION_BYTES: Final = 64 * 1024
 INVALID_SCORE: Final = -(2**63)
 """The score that validators give an artifact that is no model of the order; it voids the claim."""
+IRRETRIEVABLE_SCORE: Final = -(2**63) + 1
+"""What jurors say of a model or a test set that they cannot fetch; no score of any metric is as low."""
 
 
 class Order(Typed, frozen=True, kw_only=True):
@@ -154,7 +157,7 @@ class ChallengeReveal(OrderTransaction, frozen=True, kw_only=True, tag="Challeng
 
 
 class Verdict(OrderTransaction, frozen=True, kw_only=True, tag="Verdict"):
-    """A juror commits to the score of a disputed model."""
+    """A juror commits to its answer on what is disputed: a model, or under the data root the test set."""
 
     mid: Bytes32
     commitment: Bytes32
@@ -167,6 +170,27 @@ class VerdictReveal(OrderTransaction, frozen=True, kw_only=True, tag="VerdictRev
     score: Int64
     digest: Bytes32
     salt: Bytes32
+
+
+class IrretrievableReport(OrderTransaction, frozen=True, kw_only=True, tag="IrretrievableReport"):
+    """Somebody staked in ``role`` says that a revealed model, or the released test set, cannot be fetched.
+
+    ``subject`` is the model's MID, or the order's data root for the test set (PoT 3.4 "Achieving
+    Retrievability"). The votes on it are verdicts, in which `IRRETRIEVABLE_SCORE` agrees.
+    """
+
+    subject: Bytes32
+    role: Uint8
+
+
+class Appeal(OrderTransaction, frozen=True, kw_only=True, tag="Appeal"):
+    """Somebody staked in ``role`` asks for one larger round on a verdict, against a bond.
+
+    ``subject`` is what the verdict is on: a MID, or the order's data root.
+    """
+
+    subject: Bytes32
+    role: Uint8
 
 
 class Evidence(Transaction, frozen=True, kw_only=True, tag="Evidence"):
@@ -195,6 +219,8 @@ LedgerTransaction = (
     | ChallengeReveal
     | Verdict
     | VerdictReveal
+    | IrretrievableReport
+    | Appeal
     | Evidence
 )
 TRANSACTION_TYPES: Final[dict[str, type[Transaction]]] = {
@@ -291,6 +317,14 @@ def claim_body(mid: bytes, size_bytes: int) -> bytes:
 def score_body(mid: bytes, score: int, digest: bytes) -> bytes:
     """What validations, challenges and verdicts commit to: a model's score and per-sample digest."""
     return keccak256(mid + score.to_bytes(32, "big", signed=True) + digest)
+
+
+def retrieval_digest(fragments: Iterable[bytes]) -> bytes:
+    """What jurors say of a test set that they have fetched: Keccak-256 over that of its files in order.
+
+    The files' SHA-256 hashes are public; this one knows only who has the bytes.
+    """
+    return keccak256(b"".join(keccak256(data) for data in fragments))
 
 
 def data_root(fragments: tuple[bytes, ...]) -> bytes:

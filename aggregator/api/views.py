@@ -11,8 +11,9 @@ from typing import Any
 
 from aggregator.ledger.state import Entry, Node, Receipt, Settlement, State
 from aggregator.ledger.tasks import PROTOCOLS
-from aggregator.ledger.tasks.open_outcome import accepted_answers
-from aggregator.ledger.tasks.open_records import OpenTask
+from aggregator.ledger.tasks.disputes import Dispute
+from aggregator.ledger.tasks.open_outcome import accepted_answers, verdict_on
+from aggregator.ledger.tasks.open_records import OpenTask, Phase
 from aggregator.member.archive import Archive
 from protocol import typed_data
 from protocol.roles import Role
@@ -98,24 +99,64 @@ def _open_task(entry: Entry, task: OpenTask) -> Json:
             }
             for vid, record in sorted(task.challenges.items())
         ],
+        "reports": [
+            {
+                "subject": hexed(subject),
+                "of": _kind(entry, subject),
+                "reporter": hexed(report.reporter),
+                "role": report.role.name.lower(),
+                "stakeWei": str(report.stake_wei),
+                "id": hexed(report.id),
+            }
+            for subject, report in sorted(task.reports.items())
+        ],
         "disputes": [
             {
                 "mid": hexed(mid),
-                "round": task.verdict_round + 1,
+                "of": _kind(entry, mid),
+                "round": dispute.round + 1,
                 "jurors": [
                     {
                         "juror": hexed(juror),
                         "stakeWei": str(weight),
-                        "committed": dispute.ballot(juror) is not None,
-                        **_answer(ballot.answer if (ballot := dispute.ballot(juror)) else None),
+                        "committed": juror in ballots,
+                        **_answer(ballots[juror].answer if juror in ballots else None),
                     }
+                    for ballots in (dict(dispute.ballots),)
                     for juror, weight in dispute.jurors
                 ],
+                "open": task.phase in (Phase.VERDICT, Phase.VERDICT_REVEAL) and mid in task.disputes,
                 "decided": mid in task.decided,
+                "verdict": _answer(verdict_on(entry, mid)),
             }
-            for mid, dispute in sorted({**task.disputes, **task.decided}.items())
+            for mid, dispute in sorted(_latest_disputes(task).items())
+        ],
+        "appeals": [
+            {
+                "subject": hexed(subject),
+                "of": _kind(entry, subject),
+                "appellant": hexed(appeal.appellant),
+                "role": appeal.role.name.lower(),
+                "bondWei": str(appeal.bond_wei),
+                "against": _answer(appeal.against),
+                "id": hexed(appeal.id),
+            }
+            for subject, appeal in sorted(task.appeals.items())
         ],
     }
+
+
+def _kind(entry: Entry, subject: bytes) -> str:
+    return "test set" if subject == entry.order.data_root else "model"
+
+
+def _latest_disputes(task: OpenTask) -> dict[bytes, Dispute]:
+    """Per subject the dispute of the latest round; a running appeal before the verdict that it is against."""
+    found = dict(task.decided)
+    for subject, dispute in task.disputes.items():
+        if subject not in found or dispute.round > found[subject].round:
+            found[subject] = dispute
+    return found
 
 
 def validations_json(task: OpenTask) -> list[Json]:

@@ -12,7 +12,7 @@
     ├── NotProven             votes that contradict nothing, or are not signed by one account
     ├── NothingToSlash        the accused has no stake as aggregator
     ├── UnknownThing          the claim, model, validation or challenge named does not exist
-    ├── OrderFull             the order has as many claims or validations as one settlement can pay
+    ├── OrderFull             the order has as many claims, validations, reports or appeals as it may
     ├── QueueFull             as much waits for the next settlement as may wait
     ├── AlreadyDone           it was done before and cannot be done again
     └── Mismatch              what is revealed does not open the commitment, or does not match a hash
@@ -21,6 +21,8 @@ A refusal is a result, not a failure: the state is untouched and the reason goes
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class Refused(Exception):
@@ -52,8 +54,9 @@ class WrongKind(Refused):
 
 
 class WrongPhase(Refused):
-    def __init__(self, have: str, need: str) -> None:
-        super().__init__(f"the order is in phase {have!r}; this is accepted in {need!r}")
+    def __init__(self, have: str, need: Sequence[str]) -> None:
+        accepted = " and ".join(repr(str(phase)) for phase in need)
+        super().__init__(f"the order is in phase {str(have)!r}; this is accepted in {accepted}")
 
 
 class NotAllowed(Refused):

@@ -28,7 +28,7 @@ from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
 from protocol.crypto import sha256
 from protocol.errors import InvalidDocument
-from protocol.transactions import Cancel
+from protocol.transactions import IRRETRIEVABLE_SCORE, Cancel
 
 NetworkOption = Annotated[
     Path | None, typer.Option("--network", help="Network file; by default $DTN_NETWORK or the local network.")
@@ -180,6 +180,7 @@ def show_order(detail: dict[str, Any]) -> None:
                 for c in detail["challenges"]
             ]
             table("challenges", ("challenger", "VID", "score", "cStake"), rows_challenges)
+        _show_disputes(detail)
     if detail["result"]:
         console.print(f"result: {detail['result']}")
     show_receipts("receipts", detail["receipts"])
@@ -189,6 +190,39 @@ def show_order(detail: dict[str, Any]) -> None:
             f"settled in epoch {settlement['epoch']} by {settlement['tx']} with {settlement['gasUsed']} gas",
             soft_wrap=True,
         )
+
+
+def _show_disputes(detail: dict[str, Any]) -> None:
+    """Reports, verdicts and appeals, where there were any."""
+    if detail["reports"]:
+        rows_reports = [
+            (r["reporter"], r["of"], short(r["subject"]), tokens(r["stakeWei"])) for r in detail["reports"]
+        ]
+        table("irretrievable reports", ("reporter", "of", "subject", "stake"), rows_reports)
+    if detail["disputes"]:
+        rows_disputes = [
+            (
+                d["of"],
+                short(d["mid"]),
+                ("first", "second", "appeal")[d["round"] - 1],
+                f"{sum(seat['committed'] for seat in d['jurors'])} of {len(d['jurors'])}",
+                _verdict(d),
+            )
+            for d in detail["disputes"]
+        ]
+        table("disputes", ("of", "subject", "round", "jurors who judged", "verdict"), rows_disputes)
+    if detail["appeals"]:
+        rows_appeals = [
+            (a["appellant"], a["of"], short(a["subject"]), tokens(a["bondWei"])) for a in detail["appeals"]
+        ]
+        table("appeals", ("appellant", "of", "subject", "bond"), rows_appeals)
+
+
+def _verdict(dispute: dict[str, Any]) -> str:
+    score = dispute["verdict"]["score"]
+    if score is None:
+        return "none"
+    return "fetched" if dispute["of"] == "test set" and int(score) != IRRETRIEVABLE_SCORE else percent(score)
 
 
 def show_receipts(title: str, receipts: list[dict[str, Any]]) -> None:

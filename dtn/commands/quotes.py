@@ -138,7 +138,11 @@ def node(network: Network, account: str, as_json: bool) -> None:
         ("claims, won", f"{record.claims}, {record.wins}"),
         ("claims never revealed", record.claims_not_revealed),
         ("validations, never revealed", f"{record.validations}, {record.validations_not_revealed}"),
-        ("scores, challenges found wrong", f"{record.wrong_scores}, {record.wrong_challenges}"),
+        (
+            "scores, challenges, reports found wrong",
+            f"{record.wrong_scores}, {record.wrong_challenges}, {record.wrong_reports}",
+        ),
+        ("models that could not be fetched", record.models_irretrievable),
         ("orders put, tests withheld", f"{record.orders_put}, {record.tests_withheld}"),
         ("slashed", f"{tokens(record.slashed_wei)} tokens"),
         ("kept what it committed to", _bps(reliability)),

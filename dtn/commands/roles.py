@@ -15,12 +15,15 @@ from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
 from protocol.errors import ChainError
 from protocol.roles import Role
+from protocol.transactions import Appeal, IrretrievableReport
 
 ROLES: Final = ("provider", "validator", "verifier")
 
 Config = Annotated[Path, typer.Option("--config", help="The role's TOML file.", exists=False)]
 Amount = Annotated[str | None, typer.Option(help="Tokens; the least allowed (or all of it) if not given.")]
 
+
+Subject = Annotated[str, typer.Argument(help="The model's MID, or `test-set`.")]
 
 ABANDON_HELP = (
     "Declare the committee gone, if it has not released your stake long after it was due; everybody may then "
@@ -72,9 +75,43 @@ def role_app(name: str) -> typer.Typer:
         chain, key = _chain_of(name, config)
         _abandon(chain, key, role, as_json)
 
+    @app.command(help="Report a model, or the released test set, that cannot be fetched; locks a stake.")
+    def report(oid: str, subject: Subject, config: Config, as_json: JsonFlag = False) -> None:
+        _about(IrretrievableReport, name, role, oid, subject, config, as_json)
+
+    @app.command(help="Appeal against a verdict, for a bond: one larger round decides again, for good.")
+    def appeal(oid: str, subject: Subject, config: Config, as_json: JsonFlag = False) -> None:
+        _about(Appeal, name, role, oid, subject, config, as_json)
+
     if role is Role.VALIDATOR:
         app.command(name="quote", help="Show what validating an order may bring.")(_quote_validator)
     return app
+
+
+def _about(
+    kind: type[IrretrievableReport] | type[Appeal],
+    name: str,
+    role: Role,
+    oid: str,
+    subject: str,
+    config: Path,
+    as_json: bool,
+) -> None:
+    """Send a report or an appeal about a model or a test set."""
+    from offchain.network import Network, NetworkFile
+
+    settings = _settings(name, config)
+    file = NetworkFile.read(settings.network)
+    network, order = Network(file, settings.key()), parse_id(oid, 32, "an OID")
+    if subject == "test-set":
+        subject = network.get(f"/v1/orders/{oid}")["order"]["dataRoot"]
+    named = parse_id(subject, 32, "a MID")
+    network.trust(_chain(file.rpc_url, file.address_book, settings.key()).speaking_committees)
+    answer = network.submit(kind, oid=order, subject=named, role=int(role))
+    if as_json:
+        print_json(answer)
+        return
+    console.print("accepted; `dtn order` shows what becomes of it")
 
 
 def _quote_validator(oid: str, config: Config, as_json: JsonFlag = False) -> None:

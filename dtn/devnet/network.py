@@ -42,6 +42,7 @@ PARAMETERS: Final = {
     "challenge_reveal_s": 20,
     "verdict_s": 20,
     "verdict_reveal_s": 20,
+    "appeal_s": 5,
     "update_s": 3,
     "unbonding_s": 5,
     "reclaim_s": 600,

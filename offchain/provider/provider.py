@@ -2,6 +2,7 @@
 
 Orders are taken by reward per second of training (PoT 3.3.2 FetchOrders). Each runs as a `Job`; claims
 are revealed when training closes, and revealed models stay published, because a winner's must be fetchable.
+It is a juror too: the larger rounds of orders that it claims nothing in hear providers.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from offchain.actor import Actor
 from offchain.config import InvalidConfig, ProviderConfig
+from offchain.jury import Juror
 from offchain.material import unhex
 from offchain.provider.claims import ClaimedModels
 from offchain.provider.job import Job
@@ -34,7 +35,7 @@ JOB_PATIENCE_S: Final = 15.0
 """How long a job may take to stop: one dispatch, a claim, a checkpoint."""
 
 
-class Provider(Actor):
+class Provider(Juror):
     """Trains up to ``parallel_orders`` orders at once, each on a device; as a pool's leader one at a time.
 
     Orders beyond that wait in the ledger: the best paid begins when a place is free.
@@ -47,8 +48,8 @@ class Provider(Actor):
         if config.platform is not None:
             os.environ["JAX_PLATFORMS"] = config.platform
         super().__init__(config)
-        self.keep_compiled_programs()
         self.jobs: dict[str, Job] = {}
+        self._warned: set[str] = set()
         self.desk = None if pool is None else Desk(pool, self.key)
 
     def run(self) -> None:
@@ -63,6 +64,9 @@ class Provider(Actor):
                 self.begin(detail)
         for detail in self.orders_in("reveal"):
             self.attempt(f"revealing for {detail['oid']}", self.reveal, detail)
+        for detail in self.orders_in("validation", "challenge", "verdict"):
+            self.warn_if_reported(detail)
+        self.serve_as_juror()
 
     @staticmethod
     def _over(job: Job) -> bool:
@@ -113,6 +117,20 @@ class Provider(Actor):
             log.error("the model claimed for order %s is not on this disk; the claim is lost", detail["oid"])
             return
         self.reveal_model(detail, model)
+
+    def warn_if_reported(self, detail: Json) -> None:
+        """Say once what an operator can still mend: others cannot fetch the model."""
+        mine = {claim["mid"] for claim in detail["claims"] if claim["provider"] == self.me}
+        for report in detail["reports"]:
+            if report["subject"] in mine and report["id"] not in self._warned:
+                self._warned.add(report["id"])
+                log.warning(
+                    "your model %s of order %s was reported as irretrievable: jurors will try to fetch it; "
+                    "see that %s answers from outside",
+                    report["subject"],
+                    detail["oid"],
+                    self.url,
+                )
 
     def reveal_model(self, detail: Json, model: bytes) -> None:
         """Publish ``model`` and send the reveal that opens its claim."""

@@ -9,8 +9,8 @@ import logging
 from typing import Any
 
 from offchain.config import ValidatorConfig
+from offchain.contesting import Contester
 from offchain.judging import Answer
-from offchain.jury import Juror
 from offchain.material import unhex
 from protocol.crypto import commitment
 from protocol.roles import Role
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Validator(Juror):
+class Validator(Contester):
     """Validates every model of every order it can, as far as its free stake reaches."""
 
     config: ValidatorConfig
@@ -32,7 +32,17 @@ class Validator(Juror):
         for detail in self.others_orders("validation_reveal", "validation"):
             step = self.commit if detail["phase"] == "validation" else self.reveal
             self.attempt(f"order {detail['oid']}", step, detail)
+            if detail["phase"] == "validation":
+                self.report_absent(detail)
         self.serve_as_juror()
+        self.contest()
+
+    def own_answers(self, detail: Json) -> dict[str, Answer]:
+        return {
+            item["mid"]: (int(item["score"]), unhex(item["digest"]))
+            for item in detail["validations"]
+            if item["validator"] == self.me and item["score"] is not None
+        }
 
     def assess(self, detail: Json) -> dict[str, Answer]:
         """By MID, what this validator will say of each revealed model."""

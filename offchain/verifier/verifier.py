@@ -9,8 +9,8 @@ import logging
 from typing import Any
 
 from offchain.config import VerifierConfig
+from offchain.contesting import Contester
 from offchain.judging import Answer
-from offchain.jury import Juror
 from offchain.material import unhex
 from protocol.crypto import commitment
 from protocol.roles import Role
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class Verifier(Juror):
+class Verifier(Contester):
     """Challenges every wrong validation it finds, as far as its free stake reaches."""
 
     config: VerifierConfig
@@ -31,7 +31,24 @@ class Verifier(Juror):
         # Reveals first, scoring ahead of time last: only what is late costs stake.
         for detail in self.others_orders("challenge_reveal", "challenge", "validation_reveal", "validation"):
             self.attempt(f"order {detail['oid']}", self.verify, detail)
+            if detail["phase"] in ("validation", "challenge"):
+                self.look_for_models(detail)
+                self.report_absent(detail)
         self.serve_as_juror()
+        self.contest()
+
+    def look_for_models(self, detail: Json) -> None:
+        """In the challenge phase see whether what was scored can still be fetched."""
+        for mid in sorted({item["mid"] for item in detail["validations"] if item["score"] is not None}):
+            self.judge.can_fetch(detail, mid)
+
+    def own_answers(self, detail: Json) -> dict[str, Answer]:
+        mids = {item["vid"]: item["mid"] for item in detail["validations"]}
+        return {
+            mids[item["vid"]]: (int(item["score"]), unhex(item["digest"]))
+            for item in detail["challenges"]
+            if item["challenger"] == self.me and item["score"] is not None
+        }
 
     def verify(self, detail: Json) -> None:
         """Score early, challenge in the challenge phase, reveal in the one after it."""

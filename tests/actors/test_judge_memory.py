@@ -25,12 +25,14 @@ def test_a_judge_abstains_on_what_exceeds_its_memory_and_answers_once_it_has_mor
     test = [Fragment(x, np.zeros(len(x), np.int32))]
     task = SimpleNamespace(architecture=architecture, metric="accuracy")
     monkeypatch.setattr(judging, "fetch_task", lambda order: task)
-    monkeypatch.setattr(judging, "fetch_test", lambda *of: test)
+    monkeypatch.setattr(judging, "fetch_test", lambda *of: [b"a file"])
+    monkeypatch.setattr(judging, "read_fragments", lambda *of: test)
     monkeypatch.setattr(judging, "fetch_model", lambda *of: model)
     claim: dict[str, Any] = {"mid": "0x" + "11" * 32, "sizeBytes": len(model)}
     detail: dict[str, Any] = {
         "oid": "0x" + "22" * 32,
-        "order": None,
+        "phase": "validation",
+        "order": {"dataRoot": "0x" + "44" * 32},
         "blockHash": "0x" + "33" * 32,
         "testLinks": [],
         "claims": [claim],

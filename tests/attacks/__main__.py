@@ -14,7 +14,8 @@ from tests.attacks.collusion import league_profit, split_profit
 from tests.attacks.strategies import STRATEGIES, Strategy, attempt
 
 JURORS = range(7)
-VERIFIERS = (2, 4)
+OPPONENTS = ((2, 0), (4, 0), (2, 3))
+"""Verifiers, and idle providers that hear appeals."""
 PARTS = (1, 2, 4)
 
 
@@ -41,8 +42,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row(strategy, options.seeds, options.orders) for strategy in STRATEGIES]
     leagues = {
-        verifiers: [league_profit(jurors, verifiers, seed=0, orders=2)[0] / TOKEN_WEI for jurors in JURORS]
-        for verifiers in VERIFIERS
+        f"against {verifiers} verifiers" + f", who appeal to {idle} idle providers" * bool(idle): [
+            league_profit(jurors, verifiers, seed=0, orders=2, idle=idle)[0] / TOKEN_WEI for jurors in JURORS
+        ]
+        for verifiers, idle in OPPONENTS
     }
     split = {parts: split_profit(parts, seed=0, orders=4) / TOKEN_WEI for parts in PARTS}
     if options.json:
@@ -55,8 +58,8 @@ def main() -> None:
         print(f"| {each['strategy']} | {profit} | {each['honest_lost']:.2f} | {each['bound']} |")
     print("\n| colluding jurors | " + " | ".join(str(jurors) for jurors in JURORS) + " |")
     print("|---" * (len(JURORS) + 1) + "|")
-    for verifiers, profits in leagues.items():
-        print(f"| against {verifiers} verifiers | " + " | ".join(f"{each:.2f}" for each in profits) + " |")
+    for opponents, profits in leagues.items():
+        print(f"| {opponents} | " + " | ".join(f"{each:.2f}" for each in profits) + " |")
     print("\n| one validator's stake in so many accounts | profit per order |\n|---|---|")
     for parts, profit in split.items():
         print(f"| {parts} | {profit:.4f} |")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from aggregator.ledger.state import Entry
+from aggregator.ledger.tasks.disputes import decide
+from aggregator.ledger.tasks.open_records import mid_of
 from protocol.roles import Role
-from tests.attacks.market import V_STAKE, Agent, Juror, Market, Sending, Validator, honest
+from protocol.transactions import Appeal
+from tests.attacks.market import V_STAKE, Agent, Juror, Market, Sending, Validator, Verifier, honest
 from tests.attacks.strategies import Untrained
 from tests.ledger.world import Answer, answer, mid, who
 
@@ -51,12 +54,30 @@ class LyingJuror(League, Juror):
         yield from ()
 
 
-def league_profit(jurors: int, verifiers: int, *, seed: int, orders: int) -> tuple[int, int]:
+class Overruled(Verifier):
+    """Challenges what is wrong, and appeals if a jury says otherwise."""
+
+    def in_appeal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        mine = {
+            mid_of(entry.task, vid): record.answer
+            for vid, record in entry.task.challenges.items()
+            if record.challenger == self.account
+        }
+        for subject, dispute in sorted(entry.task.decided.items()) if not last else ():
+            if mine.get(subject) not in (None, decide(dispute, entry.parameters)):
+                yield Appeal, {"subject": subject, "role": int(Role.VERIFIER)}
+
+
+def league_profit(jurors: int, verifiers: int, *, seed: int, orders: int, idle: int = 0) -> tuple[int, int]:
     """Wei per order for a league of a provider, a validator and ``jurors`` jurors; and honest debits in wei.
 
-    Everybody, honest or not, has the same stake.
+    Everybody, honest or not, has the same stake. With ``idle`` honest providers that claim nothing and judge
+    when they are asked to, the honest verifiers appeal.
     """
-    people: People = honest(verifiers=verifiers)
+    people: People = honest(verifiers=0 if idle else verifiers)
+    if idle:
+        people += [(Overruled(f"verifier{n}"), (Role.VERIFIER,)) for n in range(verifiers)]
+        people += [(Juror(f"idle{n}"), (Role.PROVIDER,)) for n in range(idle)]
     people.append((LyingProvider("mallory"), (Role.PROVIDER,)))
     people.append((LyingValidator("mallory validator"), (Role.VALIDATOR,)))
     people += [(LyingJuror(f"mallory juror {n}"), (Role.VALIDATOR,)) for n in range(jurors)]

@@ -29,6 +29,7 @@ from protocol.transactions import (
     ChallengeReveal,
     Claim,
     ClaimReveal,
+    IrretrievableReport,
     TestRelease,
     Transaction,
     Validation,
@@ -43,8 +44,10 @@ from tests.ledger.world import (
     DEPOSIT,
     DOMAIN,
     FRAGMENTS,
+    IRRETRIEVABLE,
     REWARD,
     TEST_LINKS,
+    TEST_SET,
     Answer,
     World,
     answer,
@@ -59,6 +62,7 @@ SIZE: Final = 1_000
 V_STAKE: Final = DEFAULTS["min_validation_stake_wei"]
 C_STAKE: Final = DEFAULTS["min_challenge_stake_wei"]
 PASSES: Final = 2
+THERE: Final = answer(0, "what only somebody knows who has the test set")
 
 Sending = tuple[type[Transaction], dict[str, Any]]
 
@@ -107,40 +111,76 @@ class Provider(Agent):
 class Juror(Agent):
     """Judges what is disputed, as it finds it."""
 
+    role = Role.VALIDATOR
+
     def opinion(self, model: bytes) -> Answer:
         """What it says of a model; by default the truth, which costs it the work."""
         return self.market.score(self.account, model)
 
+    def verdict(self, entry: Entry, subject: bytes) -> Answer:
+        """What it says as a juror: that it cannot be fetched, or what it is worth."""
+        if subject == TEST_SET:
+            return THERE if self.had_test_set else IRRETRIEVABLE
+        if "verdict" in self.market.absent.get(subject, ()):
+            return IRRETRIEVABLE
+        return self.opinion(subject)
+
+    @property
+    def had_test_set(self) -> bool:
+        """Whether it fetched the test set when it was released."""
+        return not self.market.test_set_hidden
+
     def in_verdict(self, entry: Entry, last: bool) -> Iterator[Sending]:
-        for model, dispute in sorted(entry.task.disputes.items()):
+        for subject, dispute in sorted(entry.task.disputes.items()):
             if not last and dispute.weight(self.account):
-                yield Verdict, {"mid": model, "commitment": self.committed(entry, model)}
+                committed = self.committed(entry, subject, self.verdict(entry, subject))
+                yield Verdict, {"mid": subject, "commitment": committed}
 
     def in_verdict_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
-        for model, dispute in sorted(entry.task.disputes.items()):
+        for subject, dispute in sorted(entry.task.disputes.items()):
             if not last and dispute.ballot(self.account):
-                yield VerdictReveal, {"mid": model, **self.opened(model)}
+                score, digest = self.verdict(entry, subject)
+                opened = {"score": score, "digest": digest, "salt": salt(self.name)}
+                yield VerdictReveal, {"mid": subject, **opened}
 
-    def committed(self, entry: Entry, model: bytes) -> bytes:
-        """A commitment to its opinion."""
-        body = score_body(model, *self.opinion(model))
+    def committed(self, entry: Entry, model: bytes, said: Answer | None = None) -> bytes:
+        """A commitment to its opinion, or to ``said``."""
+        body = score_body(model, *(said or self.opinion(model)))
         return commitment(entry.oid, self.account, body, salt(self.name))
 
     def opened(self, model: bytes) -> dict[str, Any]:
-        """What opens that commitment."""
+        """What opens the commitment to its opinion."""
         score, digest = self.opinion(model)
         return {"score": score, "digest": digest, "salt": salt(self.name)}
 
+    def reports(self, entry: Entry, phase: str) -> Iterator[Sending]:
+        """What it cannot fetch in a phase, as far as nobody has said so."""
+        for subject in entry.task.revealed_mids():
+            if phase in self.market.absent.get(subject, ()) and subject not in entry.task.reports:
+                yield IrretrievableReport, {"subject": subject, "role": int(self.role)}
+        if phase == "validation" and not self.had_test_set and TEST_SET not in entry.task.reports:
+            yield IrretrievableReport, {"subject": TEST_SET, "role": int(self.role)}
+
 
 class Validator(Juror):
-    """Scores every revealed model."""
+    """Scores every revealed model that it can fetch, and reports the others."""
 
     v_stake: int = V_STAKE
 
     def in_validation(self, entry: Entry, last: bool) -> Iterator[Sending]:
-        for model in entry.task.revealed_mids() if not last else ():
+        if last:
+            return
+        yield from self.reports(entry, "validation")
+        for model in self.fetched(entry):
             fields = {"mid": model, "commitment": self.committed(entry, model), "v_stake": self.v_stake}
             yield Validation, fields
+
+    def fetched(self, entry: Entry) -> list[bytes]:
+        """The models that it can score."""
+        if not self.had_test_set:
+            return []
+        absent = self.market.absent
+        return [mid for mid in entry.task.revealed_mids() if "validation" not in absent.get(mid, ())]
 
     def in_validation_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
         for (model, validator), record in sorted(entry.task.validations.items()):
@@ -151,8 +191,13 @@ class Validator(Juror):
 class Verifier(Juror):
     """Checks every validation and challenges the wrong ones."""
 
+    role = Role.VERIFIER
+
     def in_challenge(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        yield from () if last else self.reports(entry, "challenge")
         for (model, validator), record in sorted(entry.task.validations.items()) if not last else ():
+            if "challenge" in self.market.absent.get(model, ()) or not self.had_test_set:
+                continue
             if record.answer is not None and record.answer != self.opinion(model):
                 vid = validation_id(DOMAIN, entry.oid, model, validator)
                 committed = self.committed(entry, model)
@@ -189,6 +234,10 @@ class Market:
         self.refused: Counter[str] = Counter()
         self.lied_about: set[bytes] = set()
         """Models that a league has agreed to lie about."""
+        self.absent: dict[bytes, frozenset[str]] = {}
+        """Per model the phases in which nobody but its provider's friends can fetch it."""
+        self.test_set_hidden = False
+        """Whether the client serves the test set to its friends alone."""
         self._truth: dict[bytes, Answer] = {}
         self._scored: set[tuple[bytes, bytes]] = set()
         for agent, roles in agents:

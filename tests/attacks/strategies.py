@@ -14,14 +14,18 @@ from typing import Any
 from aggregator.ledger.state import Entry
 from protocol.certificate import SignedVote
 from protocol.evidence import COMMIT, evidence_fields
+from protocol.parameters import DEFAULTS
+from protocol.rewards import reward_shares
 from protocol.roles import Role
 from protocol.transactions import (
     INVALID_SCORE,
+    Appeal,
     Cancel,
     Challenge,
     ChallengeReveal,
     Claim,
     Evidence,
+    IrretrievableReport,
     Validation,
     ValidationReveal,
     validation_id,
@@ -42,10 +46,11 @@ from tests.attacks.market import (
     honest,
     revealing,
 )
-from tests.ledger.world import DOMAIN, Answer, answer, key, mid, salt, who
+from tests.ledger.world import DOMAIN, REWARD, TEST_SET, Answer, answer, key, mid, salt, who
 
 People = list[tuple[Agent, Sequence[Role]]]
 MALLORY = "mallory"
+VALIDATORS_WEI = reward_shares(REWARD, DEFAULTS, consoled=2).validators
 
 
 # Providers -----------------------------------------------------------------------------------------------
@@ -78,7 +83,7 @@ class Copier(Agent):
 
 
 class Garbage(Agent):
-    """Trains nothing and reveals what is no model: dead links, random bytes, NaN."""
+    """Trains nothing and reveals what is no model: random bytes, NaN."""
 
     quality = INVALID_SCORE
 
@@ -93,6 +98,41 @@ class Garbage(Agent):
     def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
         if not last:
             yield revealing(self.model(entry), salt(self.name))
+
+
+ALWAYS = frozenset({"validation", "challenge", "verdict"})
+
+
+class DeadLink(Garbage):
+    """Reveals a model that it never trained, under a link that never answers."""
+
+    quality = 0
+    absent = ALWAYS
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        self.market.absent[self.model(entry)] = self.absent
+        yield from super().in_reveal(entry, last)
+
+
+class Leaver(Provider):
+    """Trains the best model, and takes it offline once it was scored."""
+
+    absent = frozenset({"challenge", "verdict"})
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        model = self.market.trained(entry, self.name, quality=1_000_000)
+        self.market.absent[mid(model)] = self.absent
+        yield from super().in_reveal(entry, last)
+
+    def in_training(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        self.market.trained(entry, self.name, quality=1_000_000)
+        yield from super().in_training(entry, last)
+
+
+class Bait(DeadLink):
+    """Answers only its accomplice until somebody reports it, and everybody for the verdict."""
+
+    absent = frozenset({"validation", "challenge"})
 
 
 class Untrained(Garbage):
@@ -163,6 +203,44 @@ class StakeAndRun(LazyConstant):
         yield from ()
 
 
+class ServedAlone(Validator):
+    """The accomplice of whoever serves nobody else: it can fetch everything."""
+
+    @property
+    def had_test_set(self) -> bool:
+        return True
+
+    def fetched(self, entry: Entry) -> list[bytes]:
+        return list(entry.task.revealed_mids())
+
+    def reports(self, entry: Entry, phase: str) -> Iterator[Sending]:
+        yield from ()
+
+
+class FalseReporter(Agent):
+    """Says of every model, and of the test set, that they cannot be fetched."""
+
+    def in_validation(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for subject in (*entry.task.revealed_mids(), TEST_SET) if not last else ():
+            yield IrretrievableReport, {"subject": subject, "role": int(Role.VERIFIER)}
+
+
+class Appellant(LazyConstant):
+    """Lies, and appeals against the verdict that finds it out."""
+
+    def in_appeal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for subject in sorted(entry.task.decided) if not last else ():
+            yield Appeal, {"subject": subject, "role": int(Role.VALIDATOR)}
+
+
+class Bystander(Agent):
+    """Appeals against every verdict, whoever it is about, to hold the order up."""
+
+    def in_appeal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        for subject in sorted(entry.task.decided) if not last else ():
+            yield Appeal, {"subject": subject, "role": int(Role.VERIFIER)}
+
+
 class Spammer(Juror):
     """Challenges what is right."""
 
@@ -197,6 +275,23 @@ class Withholder(Client):
 
     def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
         yield from ()
+
+
+class Hider(Client):
+    """Releases a test set that it serves to nobody but its accomplices."""
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        self.market.test_set_hidden = True
+        yield from super().in_reveal(entry, last)
+
+
+class TakesTestSetAway(Agent):
+    """The client's accomplice: reports the test set while it is there, so that the client can take it away
+    before the verdict and pay the deposit instead of the reward."""
+
+    def in_validation(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            yield IrretrievableReport, {"subject": TEST_SET, "role": int(Role.VERIFIER)}
 
 
 class Canceller(Client):
@@ -270,10 +365,34 @@ STRATEGIES: tuple[Strategy, ...] = (
     Strategy(name="commitment copying", people=with_provider(Copier(MALLORY))),
     Strategy(name="claims never revealed", people=with_provider(NeverReveals(MALLORY))),
     Strategy(
-        name="garbage or dead links revealed",
+        name="garbage revealed",
         people=with_provider(Garbage(MALLORY)),
         most_wei=0,
         why="paid nothing; its stake is locked until the order is sealed, and validators look at it once",
+    ),
+    Strategy(name="dead links revealed", people=with_provider(DeadLink(MALLORY))),
+    Strategy(name="the best model, offline once it was scored", people=with_provider(Leaver(MALLORY))),
+    Strategy(
+        name="bait: back for the verdict",
+        people=lambda: [
+            *honest(),
+            (Bait(MALLORY), (PROVIDER,)),
+            (ServedAlone("mallory2"), (VALIDATOR,)),
+        ],
+        accounts=(MALLORY, "mallory2"),
+        most_wei=VALIDATORS_WEI // 4,
+        why="its validator's share of the honest models that it scores like everybody",
+    ),
+    Strategy(name="false reports", people=with_role(FalseReporter(MALLORY), VERIFIER)),
+    Strategy(name="appeals by who lied", people=with_role(Appellant(MALLORY), VALIDATOR)),
+    Strategy(
+        name="appeals to hold orders up",
+        people=lambda: [
+            *honest(verifiers=4),
+            (LazyConstant("mallory2"), (VALIDATOR,)),
+            (Bystander(MALLORY), (VERIFIER,)),
+        ],
+        accounts=(MALLORY, "mallory2"),
     ),
     Strategy(
         name="an untrained model",
@@ -298,6 +417,30 @@ STRATEGIES: tuple[Strategy, ...] = (
         people=lambda: [*honest(), (Withholder(MALLORY), ())],
         client=MALLORY,
         results=frozenset({"the client withheld the test set"}),
+    ),
+    Strategy(
+        name="client hides the test set from all but its own",
+        people=lambda: [
+            *honest(),
+            (Hider(MALLORY), ()),
+            (KnowsTheTest("mallory2"), (PROVIDER,)),
+            (ServedAlone("mallory3"), (VALIDATOR,)),
+        ],
+        accounts=(MALLORY, "mallory2", "mallory3"),
+        client=MALLORY,
+        results=frozenset({"the test set could not be fetched"}),
+    ),
+    Strategy(
+        name="client takes the test set away after the scores",
+        people=lambda: [
+            *honest(),
+            (Client(MALLORY), ()),
+            (TakesTestSetAway("mallory2"), (VERIFIER,)),
+        ],
+        accounts=(MALLORY, "mallory2"),
+        client=MALLORY,
+        most_wei=-REWARD,
+        why="it pays the whole reward, and its accomplice's stake",
     ),
     Strategy(
         name="self-dealing client",

@@ -53,3 +53,14 @@ def test_splitting_stake_over_accounts_brings_nothing() -> None:
     for parts in (2, 4):
         # Each account scores for itself here; whoever shares that work still gets no more than the whole.
         assert split_profit(parts, seed=2, orders=2) <= whole
+
+
+def test_an_appeal_takes_what_a_league_gained_unless_it_outweighs_the_larger_jury_too() -> None:
+    """Two verifiers of whom one challenges and appeals: the other, and three idle providers, judge again."""
+    won, _ = league_profit(2, 2, seed=1, orders=1)
+    assert won >= WINNER_WEI, "enough against the first jury"
+    for jurors in (2, 3):
+        profit, honest_debits = league_profit(jurors, 2, seed=1, orders=1, idle=3)
+        assert profit < 0 == honest_debits
+    profit, _ = league_profit(5, 2, seed=1, orders=1, idle=3)
+    assert profit >= WINNER_WEI, "with more than all of them together the lie stands: the documented bound"

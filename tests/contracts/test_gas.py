@@ -29,7 +29,12 @@ from aggregator.ledger.settlement import (
     MAX_REPORT_SLASHES,
 )
 from aggregator.ledger.tasks.disputes import MAX_JURORS
-from aggregator.ledger.tasks.open_transactions import MAX_CLAIMS, MAX_VALIDATIONS
+from aggregator.ledger.tasks.open_transactions import (
+    MAX_APPEALS,
+    MAX_CLAIMS,
+    MAX_IRRETRIEVABLE_REPORTS,
+    MAX_VALIDATIONS,
+)
 from protocol.crypto import keccak256
 
 COMMITTEE_SIZE = 30
@@ -90,11 +95,13 @@ def stake_directly(network: Network, names: list[bytes], bonded: int, unbonding:
     return accounts
 
 
-ORDER_PARTIES = MAX_CLAIMS + 2 * MAX_VALIDATIONS + 1
-"""Providers, validators, one challenger per validation, and the client."""
-ORDER_JURORS = 2 * (MAX_JURORS + ORDER_PARTIES)
-"""In each of two rounds the heaviest stakes; who is a party to one model may sit in judgement on another."""
-ORDER_SLASHES = MAX_CLAIMS + 2 * MAX_VALIDATIONS
+ORDER_PARTIES = MAX_CLAIMS + 2 * MAX_VALIDATIONS + MAX_IRRETRIEVABLE_REPORTS + 1 + MAX_APPEALS + 1
+"""Providers, validators, one challenger per validation, reporters (one of the test set), appellants, and the
+client."""
+ORDER_JURORS = sum(MAX_JURORS.values())
+"""In each round the heaviest stakes. Parties to one model may sit in judgement on another, and then others
+do on theirs; but whoever is a party to none and sits anywhere is among the heaviest of those."""
+ORDER_SLASHES = ORDER_PARTIES - 1
 ORDER_CREDITS = ORDER_PARTIES + ORDER_JURORS + COMMITTEE_SIZE + 1
 
 

@@ -13,7 +13,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from offchain.config import ProviderConfig, ValidatorConfig
+from offchain.client import ClientDaemon
+from offchain.client.orders import OrderRecord
+from offchain.config import ClientConfig, ProviderConfig, ValidatorConfig
 from offchain.judging import Answer
 from offchain.material import fetch_task, unhex
 from offchain.models.artifact import encode_model
@@ -24,7 +26,7 @@ from offchain.provider.claims import ClaimedModels
 from offchain.storage import link_to
 from offchain.validator import Validator
 from protocol.crypto import commitment, sha256
-from protocol.transactions import Claim, ClaimReveal, claim_body
+from protocol.transactions import Claim, ClaimReveal, TestRelease, claim_body
 
 Json = dict[str, Any]
 
@@ -110,6 +112,15 @@ class Silent(UntrainedProvider):
         threading.Event().wait(0.1)
 
 
+class HidingClient(ClientDaemon):
+    """Says that it releases the test set, and serves it to nobody."""
+
+    def release_test(self, oid: bytes, record: OrderRecord, detail: Json) -> None:
+        if detail["testLinks"] is None:
+            fragments = record.document().fragment_digests()
+            self.network.submit(TestRelease, oid=oid, fragments=fragments, links=(self.url,))
+
+
 KINDS: dict[str, tuple[Any, Any]] = {
     "lying-validator": (LyingValidator, ValidatorConfig),
     "garbage": (UntrainedProvider, ProviderConfig),
@@ -117,6 +128,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "wrong-opening": (WrongOpening, ProviderConfig),
     "wrong-bytes": (WrongBytes, ProviderConfig),
     "silent": (Silent, ProviderConfig),
+    "hiding-client": (HidingClient, ClientConfig),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from dtn.devnet import Devnet, Shape
 from protocol.parameters import TOKEN_WEI
 from protocol.rewards import bps_of
+from protocol.transactions import IRRETRIEVABLE_SCORE
 from tests.end_to_end.driving import Driver, amounts, conserved
 
 pytestmark = pytest.mark.end_to_end
@@ -84,10 +85,19 @@ def test_files_that_are_no_model_of_the_order_are_void(
     assert not any(r["account"] == claim["provider"] and int(r["amountWei"]) > 0 for r in detail["receipts"])
 
 
-def test_a_link_with_other_bytes_leaves_the_model_unscored(driver: Driver, detail: dict[str, Any]) -> None:
+def test_a_link_with_other_bytes_is_reported_judged_and_slashed(
+    driver: Driver, detail: dict[str, Any]
+) -> None:
     claim = _claims(driver, detail)["provider-5"]
-    assert claim["mid"] is not None and claim["score"] is None
+    assert claim["mid"] is not None and claim["score"] == str(IRRETRIEVABLE_SCORE)
     assert not any(v["mid"] == claim["mid"] for v in detail["validations"])
+    (report,) = detail["reports"]
+    assert (report["subject"], report["of"]) == (claim["mid"], "model")
+    lost = amounts(detail, "provider", "model irretrievable")
+    assert lost == {claim["provider"]: -5 * TOKEN_WEI}
+    assert amounts(detail, "reporter") == {report["reporter"]: 2 * TOKEN_WEI}
+    phases = [entered["phase"] for entered in detail["phases"]]
+    assert phases[-2:] == ["appeal", "sealed"], "anybody could have appealed, and nobody did"
 
 
 def test_a_wrong_score_is_challenged_judged_and_slashed(driver: Driver, detail: dict[str, Any]) -> None:
@@ -100,7 +110,7 @@ def test_a_wrong_score_is_challenged_judged_and_slashed(driver: Driver, detail: 
     assert slashed == {liar: -len(wrong) * 5 * TOKEN_WEI}
     total = -slashed[liar]
     assert sum(amounts(detail, "challenger").values()) == bps_of(total, 4000)
-    assert sum(amounts(detail, "juror").values()) == bps_of(total, 1000)
+    assert sum(amounts(detail, "juror", "wrong score").values()) == bps_of(total, 1000)
     fines = sum(amounts(detail, "treasury", "wrong score").values())
     assert fines == total - bps_of(total, 4000) - bps_of(total, 1000)
     # The score that counts is the honest one, and the liar has no share of the validators' reward.

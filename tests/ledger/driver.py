@@ -14,18 +14,20 @@ from collections import Counter
 from typing import Any
 
 from aggregator.ledger.root import state_root
-from aggregator.ledger.state import Entry, PendingReport, genesis
+from aggregator.ledger.state import Entry, Outcome, PendingReport, genesis
 from aggregator.ledger.tasks.open_records import OpenTask, mid_of
 from aggregator.ledger.transition import ACCEPTED, apply_block, check, next_deadline_ms
 from protocol.crypto import commitment, keccak256
 from protocol.parameters import TOKEN_WEI
 from protocol.transactions import (
     INVALID_SCORE,
+    Appeal,
     Cancel,
     Challenge,
     ChallengeReveal,
     Claim,
     ClaimReveal,
+    IrretrievableReport,
     TestRelease,
     Transaction,
     Validation,
@@ -41,8 +43,10 @@ from tests.ledger.chain_model import ChainModel, Reverted
 from tests.ledger.world import (
     DOMAIN,
     FRAGMENTS,
+    IRRETRIEVABLE,
     START_MS,
     TEST_LINKS,
+    TEST_SET,
     TREASURY,
     Answer,
     World,
@@ -54,6 +58,7 @@ from tests.ledger.world import (
 PEOPLE = tuple(f"outsider{number}" for number in range(8))
 """Everyone may hold every role, so that all conflicts of interest occur."""
 SHARES = ("slash_bps", "missed_reveal_bps", "validator_bps", "consolation_bps", "tax_bps", "accuser_bps")
+SHARES += ("irretrievable_bps",)
 
 Sending = tuple[str, type[Transaction], dict[str, Any]]
 
@@ -68,6 +73,7 @@ class Driver:
         self.world.block(at_ms=START_MS, events=[World.committee(1, 4)])
         self.codes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.outcomes: list[Outcome] = []
         self.orders: list[bytes] = []
         self._signed_reports: list[PendingReport] = []
         for name in PEOPLE:
@@ -95,11 +101,13 @@ class Driver:
         clean = apply_block(before, dataclasses.replace(block, transactions=tuple(kept)))
         assert state_root(clean.state) == state_root(applied.state), "a refused transaction left a trace"
         assert clean.events == applied.events
-        self.reasons.update(
-            entry.outcome.reason
-            for oid, entry in applied.state.table.items()
+        sealed = [
+            entry.outcome
+            for oid, entry in sorted(applied.state.table.items())
             if entry.outcome and not (oid in before.table and before.table[oid].outcome)
-        )
+        ]
+        self.outcomes.extend(sealed)
+        self.reasons.update(outcome.reason for outcome in sealed)
         report = applied.state.report
         if report is not None and report not in self._signed_reports:
             self._signed_reports.append(report)
@@ -235,6 +243,8 @@ class Driver:
 
     def _in_validation(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
+        if self.random.random() < 0.2:
+            return self._reporting(entry, model)
         body = score_body(model, *self._opinion(name, model))
         return Validation, {
             "mid": model,
@@ -250,6 +260,8 @@ class Driver:
 
     def _in_challenge(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self._revealed(entry)
+        if self.random.random() < 0.2:
+            return self._reporting(entry, model)
         given = entry.task.answers(model)
         wrong = [v for v in sorted(given) if given[v] != self._opinion(name, model)]
         validator = who(self._likely(self.random.choice(PEOPLE), wrong))
@@ -269,14 +281,32 @@ class Driver:
 
     def _in_verdict(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self.random.choice([*sorted(entry.task.disputes), mid("unknown")])
-        body = score_body(model, *self._opinion(name, model))
+        body = score_body(model, *self._verdict(entry, name, model))
         return Verdict, {"mid": model, "commitment": commitment(entry.oid, who(name), body, bytes(32))}
 
     def _in_verdict_reveal(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
         model = self.random.choice(sorted(entry.task.disputes))
         ballots = entry.task.disputes[model].ballots
         name = self._likely(name, [juror for juror, ballot in ballots if ballot.answer is None])
-        return VerdictReveal, {"sender": name, "mid": model, **self._opened(name, model)}
+        score, digest = self._verdict(entry, name, model)
+        opened = {"score": score, "digest": digest, "salt": bytes(32)}
+        return VerdictReveal, {"sender": name, "mid": model, **opened}
+
+    def _in_appeal(self, entry: Entry, name: str) -> tuple[type[Transaction], dict[str, Any]]:
+        subject = self.random.choice([*sorted(entry.task.decided), mid("unknown")])
+        return Appeal, {"subject": subject, "role": self.random.choice((1, 2, 3, 4))}
+
+    def _reporting(self, entry: Entry, model: bytes) -> tuple[type[Transaction], dict[str, Any]]:
+        subject = self.random.choice((model, model, TEST_SET))
+        return IrretrievableReport, {"subject": subject, "role": self.random.choice((1, 2, 3, 4))}
+
+    def _verdict(self, entry: Entry, name: str, subject: bytes) -> Answer:
+        """Of what was reported, half is gone; in an appeal some people see more than before."""
+        round_of = entry.task.verdict_round
+        gone = keccak256(entry.oid + subject)[0] % 2 and subject in entry.task.reports
+        if gone and keccak256(name.encode() + subject + bytes([round_of]))[0] % 4:
+            return IRRETRIEVABLE
+        return self._opinion(name, subject)
 
     def _likely(self, name: str, accounts: list[bytes]) -> str:
         if not accounts or self.random.random() < 0.1:

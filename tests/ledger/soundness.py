@@ -93,6 +93,10 @@ def _stakes_cover_promises(state: State) -> None:
                 locked[(validator, Role.VALIDATOR)] += validation.v_stake_wei
             for challenge in task.challenges.values():
                 locked[(challenge.challenger, Role.VERIFIER)] += challenge.c_stake_wei
+            for report in task.reports.values():
+                locked[(report.reporter, report.role)] += report.stake_wei
+            for appeal in task.appeals.values():
+                locked[(appeal.appellant, appeal.role)] += appeal.bond_wei
     for account, node in state.nodes.items():
         for role, stake in node.stakes:
             assert min(stake.bonded, stake.unbonding, stake.locked, stake.slashed) >= 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aggregator.ledger.settlement import MAX_REPORT_RELEASES
+from aggregator.ledger.tasks.disputes import Round
 from aggregator.ledger.tasks.open_records import Phase
 from protocol.chain_events import Staked, UnstakeRequested
 from protocol.crypto import keccak256
@@ -172,13 +173,9 @@ def test_only_invalid_models_refund_everything_without_consolation(world: World)
 
 
 def _verdict(world: World, oid: bytes, model: str, ballots: dict[str, tuple[int, bytes]]) -> str:
-    for name, given in ballots.items():
-        world.judge(name, oid, model, given)
-    if world.phase(oid) == Phase.VERDICT:
-        assert world.wait_out(oid) == "verdict_reveal"
-    for name, given in ballots.items():
-        world.reveal_verdict(name, oid, model, given)
-    return world.phase(oid)
+    """One round, and nobody appeals."""
+    phase = world.verdicts(oid, model, ballots)
+    return phase if phase != Phase.APPEAL else world.wait_out(oid)
 
 
 def test_a_wrong_score_is_challenged_judged_and_slashed(world: World) -> None:
@@ -569,7 +566,7 @@ def test_an_order_takes_no_more_claims_and_validations_than_one_settlement_can_p
 def test_the_heaviest_stakes_judge_when_there_are_more_than_a_settlement_can_pay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aggregator.ledger.tasks.disputes.MAX_JURORS", 2)
+    monkeypatch.setattr("aggregator.ledger.tasks.disputes.MAX_JURORS", dict.fromkeys(Round, 2))
     world.stake("verifier2", Role.VERIFIER, 2 * TOKEN)
     world.stake("verifier1", Role.VERIFIER, TOKEN)
     oid = world.place()

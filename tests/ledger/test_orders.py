@@ -9,11 +9,13 @@ from protocol.crypto import commitment, keccak256
 from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import (
+    Appeal,
     Cancel,
     Challenge,
     ChallengeReveal,
     Claim,
     ClaimReveal,
+    IrretrievableReport,
     TestRelease,
     Validation,
     ValidationReveal,
@@ -253,6 +255,8 @@ def test_every_transaction_is_refused_outside_its_phase(world: World) -> None:
         Challenge: {"vid": vid, "commitment": some, "c_stake": 5 * TOKEN},
         ChallengeReveal: {"vid": vid, "score": 1, "digest": some, "salt": some},
         Verdict: {"mid": some, "commitment": some},
+        IrretrievableReport: {"subject": some, "role": 2},
+        Appeal: {"subject": some, "role": 2},
     }
     for kind, fields in tries.items():
         if kind not in (Cancel, Claim):

@@ -48,9 +48,16 @@ def test_the_random_lives_reach_every_refusal_and_most_outcomes() -> None:
     refusals = "StaleNonce WrongPhase NotAllowed NotStaked UnknownOrder UnknownThing AlreadyDone Mismatch"
     assert set(refusals.split()) <= set(codes), codes
     assert {"InvalidEncoding", "InvalidSignature"} <= set(codes), codes
-    assert {"won", "nobody claimed", "the client withheld the test set", "no model was scored"} <= set(
-        reasons
+    ends = {"won", "nobody claimed", "the client withheld the test set", "no model was scored"}
+    assert ends | {"the test set could not be fetched"} <= set(reasons), reasons
+    debits = Counter(
+        receipt.reason
+        for seed in SEEDS
+        for outcome in life(seed).outcomes
+        for receipt in outcome.receipts
+        if receipt.amount_wei < 0
     )
+    assert {"model irretrievable", "wrong report", "appeal without effect"} <= set(debits), debits
 
 
 def test_the_same_blocks_give_the_same_root_in_processes_with_other_hash_seeds(tmp_path: Path) -> None:

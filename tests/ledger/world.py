@@ -10,7 +10,7 @@ Source: PoT table 1 and section 2.4; design sections 4 and 6.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,10 +31,13 @@ from protocol.crypto import Key, commitment, keccak256
 from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import (
+    IRRETRIEVABLE_SCORE,
+    Appeal,
     Challenge,
     ChallengeReveal,
     Claim,
     ClaimReveal,
+    IrretrievableReport,
     Order,
     TestRelease,
     Transaction,
@@ -62,6 +65,9 @@ DEPOSIT: Final = 10 * TOKEN_WEI
 STAKE: Final = 1000 * TOKEN_WEI
 
 Answer = tuple[int, bytes]
+IRRETRIEVABLE: Final[Answer] = (IRRETRIEVABLE_SCORE, bytes(32))
+TEST_SET: Final = data_root(FRAGMENTS)
+"""The subject of a dispute about the test set."""
 
 
 def key(name: str) -> Key:
@@ -77,6 +83,11 @@ def who(name: str) -> bytes:
 def mid(name: str) -> bytes:
     """The MID of a named model."""
     return keccak256(b"model " + name.encode())
+
+
+def subject_of(model: str | bytes) -> bytes:
+    """What a dispute is about: a named model, or `TEST_SET` as it is."""
+    return model if isinstance(model, bytes) else mid(model)
 
 
 def answer(score: int, note: str = "") -> Answer:
@@ -288,16 +299,41 @@ class World:
         score, digest = given
         self.accept(name, ChallengeReveal, oid=oid, vid=vid, score=score, digest=digest, salt=salt(name))
 
-    def judge(self, name: str, oid: bytes, model: str, given: Answer) -> None:
-        """A juror commits to an answer on a disputed model."""
-        committed = commitment(oid, who(name), score_body(mid(model), *given), salt(name))
-        self.accept(name, Verdict, oid=oid, mid=mid(model), commitment=committed)
+    def judge(self, name: str, oid: bytes, subject: str | bytes, given: Answer) -> None:
+        """A juror commits to an answer on a disputed model, or under `TEST_SET` on that."""
+        named = subject_of(subject)
+        committed = commitment(oid, who(name), score_body(named, *given), salt(name))
+        self.accept(name, Verdict, oid=oid, mid=named, commitment=committed)
 
-    def reveal_verdict(self, name: str, oid: bytes, model: str, given: Answer) -> None:
+    def reveal_verdict(self, name: str, oid: bytes, subject: str | bytes, given: Answer) -> None:
         """A juror opens its verdict."""
         score, digest = given
-        fields = {"mid": mid(model), "score": score, "digest": digest, "salt": salt(name)}
+        fields = {"mid": subject_of(subject), "score": score, "digest": digest, "salt": salt(name)}
         self.accept(name, VerdictReveal, oid=oid, **fields)
+
+    def report(self, name: str, oid: bytes, subject: str | bytes, role: Role = Role.VERIFIER) -> bytes:
+        """Somebody says that a model or the test set cannot be fetched; returns the report's id."""
+        fields = {"subject": subject_of(subject), "role": int(role)}
+        return self.accept(name, IrretrievableReport, oid=oid, **fields)
+
+    def appeal(self, name: str, oid: bytes, subject: str | bytes, role: Role = Role.VALIDATOR) -> bytes:
+        """Somebody appeals against a verdict; returns the appeal's id."""
+        return self.accept(name, Appeal, oid=oid, subject=subject_of(subject), role=int(role))
+
+    def verdicts(self, oid: bytes, subject: str | bytes, ballots: dict[str, Answer]) -> str:
+        """One whole round on one subject ``{juror: answer}``; returns the phase that follows."""
+        return self.all_verdicts(oid, {subject: ballots})
+
+    def all_verdicts(self, oid: bytes, ballots: Mapping[str | bytes, dict[str, Answer]]) -> str:
+        """One whole round, ``{subject: {juror: answer}}``; returns the phase that follows."""
+        cast = [(name, subject, given) for subject, of in ballots.items() for name, given in of.items()]
+        for name, subject, given in cast:
+            self.judge(name, oid, subject, given)
+        if self.phase(oid) == "verdict":
+            self.wait_out(oid)
+        for name, subject, given in cast:
+            self.reveal_verdict(name, oid, subject, given)
+        return self.phase(oid) if self.phase(oid) != "verdict_reveal" else self.wait_out(oid)
 
     # Whole stretches ---------------------------------------------------------------------------------
 

@@ -3,8 +3,11 @@
 Anyone staked as provider may train; the best model by exact score wins. Phases, in order:
 
     training -> reveal -> validation -> validation_reveal -> challenge -> challenge_reveal
-             -> [verdict -> verdict_reveal (once more, larger, if no quorum)] -> sealed
+             -> [verdict -> verdict_reveal (once more, larger, if no quorum)]
+             -> [appeal -> verdict -> verdict_reveal (larger still)] -> sealed
 
+A verdict follows if scores are disputed or something was reported as irretrievable; the window for appeals
+follows if a verdict stands, and another round only if somebody appeals. Nothing can be appealed twice.
 A phase starts at the ledger time of the batch that ends the one before, so a committee that stalls never
 eats a participant's window. Reveal phases end early once nothing more can be revealed. What each phase
 accepts is the table `open_transactions.ACCEPTED`; when it ends is `deadline_ms`; what follows is
@@ -24,10 +27,10 @@ from aggregator.ledger.draft import Draft
 from aggregator.ledger.events import OrderSealed, PhaseEntered
 from aggregator.ledger.refusals import WrongPhase
 from aggregator.ledger.state import Entry
-from aggregator.ledger.tasks.disputes import decide, open_dispute
+from aggregator.ledger.tasks.disputes import Round, decide, open_dispute
 from aggregator.ledger.tasks.open_outcome import outcome_of
-from aggregator.ledger.tasks.open_records import OpenTask, Phase, disputed_mids, parties_of
-from aggregator.ledger.tasks.open_transactions import ACCEPTED, HANDLERS
+from aggregator.ledger.tasks.open_records import OpenTask, Phase, parties_of, subjects_of
+from aggregator.ledger.tasks.open_transactions import ACCEPTED, HANDLERS, MAX_APPEALS
 from protocol.roles import Role
 from protocol.transactions import OrderTransaction
 
@@ -54,7 +57,7 @@ class OpenProtocol:
     def apply(self, draft: Draft, entry: Entry, transaction: OrderTransaction, tx_id: bytes) -> Entry:
         task: OpenTask = entry.task
         needed = ACCEPTED[type(transaction)]
-        if task.phase is not needed:
+        if task.phase not in needed:
             raise WrongPhase(task.phase, needed)
         handler = HANDLERS[type(transaction)]
         return dataclasses.replace(entry, task=handler(draft, entry, task, transaction))
@@ -85,7 +88,7 @@ def _window_s(entry: Entry, phase: Phase) -> int | None:
         case Phase.CHALLENGE:
             return order.challenge_window
         case Phase.VERDICT:
-            # The second round is larger in time as well as in people.
+            # A later round is larger in time as well as in people.
             return parameters["verdict_s"] * (1 + entry.task.verdict_round)
         case Phase.SEALED:
             return None
@@ -111,12 +114,12 @@ def _next_phase(protocol: OpenProtocol, draft: Draft, entry: Entry) -> Phase | N
                 return None
             return Phase.VALIDATION if task.test_links is not None and task.revealed_mids() else Phase.SEALED
         case Phase.VALIDATION:
-            return (Phase.VALIDATION_REVEAL if task.validations else Phase.SEALED) if over else None
+            return (Phase.VALIDATION_REVEAL if task.validations else _judge_or_seal(task)) if over else None
         case Phase.VALIDATION_REVEAL:
             if not over and any(record.answer is None for record in task.validations.values()):
                 return None
             revealed = any(record.answer is not None for record in task.validations.values())
-            return Phase.CHALLENGE if revealed else Phase.SEALED
+            return Phase.CHALLENGE if revealed else _judge_or_seal(task)
         case Phase.CHALLENGE:
             return (Phase.CHALLENGE_REVEAL if task.challenges else _judge_or_seal(task)) if over else None
         case Phase.CHALLENGE_REVEAL:
@@ -131,14 +134,28 @@ def _next_phase(protocol: OpenProtocol, draft: Draft, entry: Entry) -> Phase | N
                 ballot.answer is None for d in task.disputes.values() for _, ballot in d.ballots
             ):
                 return None
-            undecided = [d for d in task.disputes.values() if decide(d, entry.parameters) is None]
-            return Phase.VERDICT if undecided and task.verdict_round == 0 else Phase.SEALED
+            return _after_verdict(entry)
+        case Phase.APPEAL:
+            complete = len(task.appeals) >= min(len(task.decided), MAX_APPEALS)
+            if not (over or complete):
+                return None
+            return Phase.VERDICT if task.appeals else Phase.SEALED
         case _:
             return None
 
 
 def _judge_or_seal(task: OpenTask) -> Phase:
-    return Phase.VERDICT if disputed_mids(task) else Phase.SEALED
+    return Phase.VERDICT if subjects_of(task) else Phase.SEALED
+
+
+def _after_verdict(entry: Entry) -> Phase:
+    task: OpenTask = entry.task
+    if task.verdict_round is Round.APPEAL:
+        return Phase.SEALED
+    stands = [decide(dispute, entry.parameters) is not None for dispute in task.disputes.values()]
+    if task.verdict_round is Round.FIRST and not all(stands):
+        return Phase.VERDICT
+    return Phase.APPEAL if task.decided or any(stands) else Phase.SEALED
 
 
 def _enter(draft: Draft, entry: Entry, phase: Phase) -> Entry:
@@ -146,7 +163,7 @@ def _enter(draft: Draft, entry: Entry, phase: Phase) -> Entry:
     now_ms = draft.now_ms
     if phase is Phase.VERDICT:
         task = _open_round(draft, entry)
-    elif phase is Phase.SEALED:
+    elif phase in (Phase.APPEAL, Phase.SEALED):
         task = _keep_verdicts(entry)
     history = (*task.history, (str(phase), now_ms))
     task = dataclasses.replace(task, phase=phase, phase_started_ms=now_ms, history=history)
@@ -156,24 +173,30 @@ def _enter(draft: Draft, entry: Entry, phase: Phase) -> Entry:
 
 
 def _keep_verdicts(entry: Entry) -> OpenTask:
+    """Keep what stands; an appeal without a quorum leaves the verdict that it is against."""
     task: OpenTask = entry.task
     stood = {mid: d for mid, d in task.disputes.items() if decide(d, entry.parameters) is not None}
     return dataclasses.replace(task, decided=task.decided.update(stood))  # type: ignore[attr-defined]
 
 
 def _open_round(draft: Draft, entry: Entry) -> OpenTask:
-    """Open the first verdict round for every dispute, or the second for those still undecided."""
-    second = entry.task.phase is Phase.VERDICT_REVEAL
-    task = _keep_verdicts(entry) if second else entry.task
-    mids = [mid for mid in disputed_mids(task) if mid not in task.decided]
-    client = {entry.order.client}  # gains by every model that fails
+    """Open the first round for every dispute, the second for those still undecided, or that of appeals."""
+    task: OpenTask = entry.task
+    if task.phase is Phase.APPEAL:
+        opened, subjects = Round.APPEAL, tuple(sorted(task.appeals))
+    elif task.phase is Phase.VERDICT_REVEAL:
+        task = _keep_verdicts(entry)
+        opened, subjects = Round.SECOND, tuple(s for s in subjects_of(task) if s not in task.decided)
+    else:
+        opened, subjects = Round.FIRST, subjects_of(task)
+    client = {entry.order.client}  # gains by every model that fails, loses by a test set that does
     disputes = {
-        mid: open_dispute(
-            mid, parties_of(task, mid) | client, draft.state.nodes, entry.parameters, int(second)
+        subject: open_dispute(
+            subject, parties_of(task, subject) | client, draft.state.nodes, entry.parameters, opened
         )
-        for mid in mids
+        for subject in subjects
     }
-    return dataclasses.replace(task, disputes=Map(disputes), verdict_round=int(second))
+    return dataclasses.replace(task, disputes=Map(disputes), verdict_round=opened)
 
 
 def _seal(draft: Draft, entry: Entry) -> Entry:
@@ -193,3 +216,7 @@ def _release_locks(draft: Draft, entry: Entry) -> None:
         draft.unlock(validator, Role.VALIDATOR, record.v_stake_wei)
     for _, challenge in sorted(task.challenges.items()):
         draft.unlock(challenge.challenger, Role.VERIFIER, challenge.c_stake_wei)
+    for _, report in sorted(task.reports.items()):
+        draft.unlock(report.reporter, report.role, report.stake_wei)
+    for _, appeal in sorted(task.appeals.items()):
+        draft.unlock(appeal.appellant, appeal.role, appeal.bond_wei)

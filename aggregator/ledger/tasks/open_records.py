@@ -14,7 +14,8 @@ from enum import StrEnum
 
 from immutables import Map
 
-from aggregator.ledger.tasks.disputes import Answer, Dispute
+from aggregator.ledger.tasks.disputes import Answer, Dispute, Round
+from protocol.roles import Role
 
 
 class Phase(StrEnum):
@@ -28,6 +29,7 @@ class Phase(StrEnum):
     CHALLENGE_REVEAL = "challenge_reveal"
     VERDICT = "verdict"
     VERDICT_REVEAL = "verdict_reveal"
+    APPEAL = "appeal"
     SEALED = "sealed"
 
 
@@ -63,6 +65,29 @@ class ChallengeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRecord:
+    """The one report that a model or the test set cannot be fetched, and the stake on it."""
+
+    id: bytes
+    """Id of the transaction that reported it."""
+    reporter: bytes
+    role: Role
+    stake_wei: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppealRecord:
+    """The one appeal against a verdict, its bond, and the answer that it is against."""
+
+    id: bytes
+    """Id of the transaction that appealed."""
+    appellant: bytes
+    role: Role
+    bond_wei: int
+    against: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTask:
     """State of an ``open`` order (PoT table 1, "order's cycle data")."""
 
@@ -76,11 +101,15 @@ class OpenTask:
     """By (MID, validator)."""
     challenges: Mapping[bytes, ChallengeRecord] = field(default_factory=Map)
     """By VID."""
+    reports: Mapping[bytes, ReportRecord] = field(default_factory=Map)
+    """By subject: a MID, or the order's data root, which stands for its test set."""
     disputes: Mapping[bytes, Dispute] = field(default_factory=Map)
-    """By MID: the disputes of the current verdict round."""
+    """By subject: the disputes of the current verdict round."""
     decided: Mapping[bytes, Dispute] = field(default_factory=Map)
-    """By MID: disputes in which a verdict stood."""
-    verdict_round: int = 0
+    """By subject: disputes in which a verdict stood; the latest, if there was an appeal."""
+    appeals: Mapping[bytes, AppealRecord] = field(default_factory=Map)
+    """By subject."""
+    verdict_round: Round = Round.FIRST
     cancelled: bool = False
 
     def revealed_mids(self) -> tuple[bytes, ...]:
@@ -97,7 +126,7 @@ class OpenTask:
 
 
 def disputed_mids(task: OpenTask) -> tuple[bytes, ...]:
-    """Models that need a verdict: their validations disagree, or one is challenged.
+    """Models whose score needs a verdict: their validations disagree, or one is challenged.
 
     A challenge counts even if it was never opened. There is one per validation, so the accomplice of a wrong
     validator could otherwise take that place, fall silent and keep every honest verifier out.
@@ -108,12 +137,19 @@ def disputed_mids(task: OpenTask) -> tuple[bytes, ...]:
     )
 
 
-def parties_of(task: OpenTask, mid: bytes) -> set[bytes]:
-    """Who has a part in a model's dispute: everyone who claims in the order, as rivals gain by a low score;
-    and the model's validators and their challengers."""
-    validators = {validator for (of, validator) in task.validations if of == mid}
-    challengers = {record.challenger for vid, record in task.challenges.items() if mid_of(task, vid) == mid}
-    return set(task.claims) | validators | challengers
+def subjects_of(task: OpenTask) -> tuple[bytes, ...]:
+    """What goes before a jury, sorted: disputed models, and whatever was reported as irretrievable."""
+    return tuple(sorted({*disputed_mids(task), *task.reports}))
+
+
+def parties_of(task: OpenTask, subject: bytes) -> set[bytes]:
+    """Who has a part in a dispute: everyone who claims in the order, as rivals gain by a low score; the
+    model's validators and their challengers; whoever reported it; and whoever appealed."""
+    validators = {validator for (of, validator) in task.validations if of == subject}
+    challengers = {c.challenger for vid, c in task.challenges.items() if mid_of(task, vid) == subject}
+    reporters = {report.reporter for of, report in task.reports.items() if of == subject}
+    appellants = {appeal.appellant for of, appeal in task.appeals.items() if of == subject}
+    return set(task.claims) | validators | challengers | reporters | appellants
 
 
 def mid_of(task: OpenTask, vid: bytes) -> bytes | None:

@@ -21,23 +21,27 @@ from aggregator.ledger.refusals import (
     UnknownThing,
 )
 from aggregator.ledger.state import Entry
-from aggregator.ledger.tasks.disputes import Ballot, Dispute
+from aggregator.ledger.tasks.disputes import Answer, Ballot, Dispute, decide, is_irretrievable
 from aggregator.ledger.tasks.open_records import (
+    AppealRecord,
     ChallengeRecord,
     ClaimRecord,
     OpenTask,
     Phase,
+    ReportRecord,
     ValidationRecord,
     mid_of,
 )
 from protocol.crypto import commitment
 from protocol.roles import Role
 from protocol.transactions import (
+    Appeal,
     Cancel,
     Challenge,
     ChallengeReveal,
     Claim,
     ClaimReveal,
+    IrretrievableReport,
     OrderTransaction,
     TestRelease,
     Validation,
@@ -49,24 +53,31 @@ from protocol.transactions import (
     score_body,
     validation_id,
 )
-from protocol.typed_data import Domain
+from protocol.typed_data import Domain, digest_of
 
-ACCEPTED: Mapping[type[OrderTransaction], Phase] = {
-    Cancel: Phase.TRAINING,
-    Claim: Phase.TRAINING,
-    ClaimReveal: Phase.REVEAL,
-    TestRelease: Phase.REVEAL,
-    Validation: Phase.VALIDATION,
-    ValidationReveal: Phase.VALIDATION_REVEAL,
-    Challenge: Phase.CHALLENGE,
-    ChallengeReveal: Phase.CHALLENGE_REVEAL,
-    Verdict: Phase.VERDICT,
-    VerdictReveal: Phase.VERDICT_REVEAL,
+ACCEPTED: Mapping[type[OrderTransaction], tuple[Phase, ...]] = {
+    Cancel: (Phase.TRAINING,),
+    Claim: (Phase.TRAINING,),
+    ClaimReveal: (Phase.REVEAL,),
+    TestRelease: (Phase.REVEAL,),
+    Validation: (Phase.VALIDATION,),
+    ValidationReveal: (Phase.VALIDATION_REVEAL,),
+    Challenge: (Phase.CHALLENGE,),
+    ChallengeReveal: (Phase.CHALLENGE_REVEAL,),
+    Verdict: (Phase.VERDICT,),
+    VerdictReveal: (Phase.VERDICT_REVEAL,),
+    IrretrievableReport: (Phase.VALIDATION, Phase.CHALLENGE),
+    Appeal: (Phase.APPEAL,),
 }
-"""The one phase in which each transaction is accepted."""
+"""The phases in which each transaction is accepted."""
+
+ACTING_ROLES = (Role.PROVIDER, Role.VALIDATOR, Role.VERIFIER)
+"""In which one may report and appeal."""
 
 MAX_CLAIMS = 256
 MAX_VALIDATIONS = 256
+MAX_IRRETRIEVABLE_REPORTS = 64
+MAX_APPEALS = 64
 """Bounds of one order: its slashes and credits must fit one settlement, because an order is paid whole."""
 
 
@@ -94,6 +105,8 @@ def _claim_reveal(draft: Draft, entry: Entry, task: OpenTask, tx: ClaimReveal) -
     if claim.mid is not None:
         raise AlreadyDone("your model is revealed already")
     _require_opening(claim.commitment, tx, claim_body(tx.mid, tx.size_bytes))
+    if tx.mid == entry.order.data_root:
+        raise NotAllowed("this MID names the order's test set; a model has its file's SHA-256")
     record = dataclasses.replace(claim, mid=tx.mid, size_bytes=tx.size_bytes, links=tx.links)
     return dataclasses.replace(task, claims=task.claims.set(tx.sender, record))  # type: ignore[attr-defined]
 
@@ -135,7 +148,7 @@ def _validation_reveal(draft: Draft, entry: Entry, task: OpenTask, tx: Validatio
     if record.answer is not None:
         raise AlreadyDone("this validation is revealed already")
     _require_opening(record.commitment, tx, score_body(tx.mid, tx.score, tx.digest))
-    record = dataclasses.replace(record, answer=(tx.score, tx.digest))
+    record = dataclasses.replace(record, answer=_score_of(tx))
     validations = task.validations.set((tx.mid, tx.sender), record)  # type: ignore[attr-defined]
     return dataclasses.replace(task, validations=validations)
 
@@ -170,7 +183,7 @@ def _challenge_reveal(draft: Draft, entry: Entry, task: OpenTask, tx: ChallengeR
     if any(r.vid == tx.vid and r.answer == (tx.score, tx.digest) for r in task.validations.values()):
         # Else calling the jury for nothing would be free; unopened, it costs what any missed reveal costs.
         raise Mismatch("a challenge contradicts the validation; this one says the same")
-    record = dataclasses.replace(record, answer=(tx.score, tx.digest))
+    record = dataclasses.replace(record, answer=_score_of(tx))
     return dataclasses.replace(task, challenges=task.challenges.set(tx.vid, record))  # type: ignore[attr-defined]
 
 
@@ -194,10 +207,76 @@ def _verdict_reveal(draft: Draft, entry: Entry, task: OpenTask, tx: VerdictRevea
     return dataclasses.replace(task, disputes=task.disputes.set(tx.mid, dispute))  # type: ignore[attr-defined]
 
 
+def _irretrievable_report(draft: Draft, entry: Entry, task: OpenTask, tx: IrretrievableReport) -> OpenTask:
+    role = _require_role(draft, entry, tx)
+    claim = task.claims.get(tx.sender)
+    if tx.subject == entry.order.data_root:
+        if tx.sender == entry.order.client:
+            raise NotAllowed("who releases a test set does not report it")
+        if any(record.answer is not None for record in task.validations.values()):
+            # Else a client could let everybody score, look at the models, and then take its test set away.
+            raise NotAllowed("a model was scored, so the test set could be fetched")
+    elif tx.subject not in task.revealed_mids():
+        raise UnknownThing(f"0x{tx.subject.hex()} is no revealed model of this order, nor its data root")
+    elif claim is not None and claim.mid == tx.subject:
+        raise NotAllowed("a provider does not report its own model")
+    if tx.subject in task.reports:
+        raise AlreadyDone("this was reported already; you may serve as a juror")
+    if tx.subject != entry.order.data_root:
+        # For the test set there is always room: nobody can keep its report out with reports of models.
+        models = len(set(task.reports) - {entry.order.data_root})
+        _require_room("irretrievable reports", models, MAX_IRRETRIEVABLE_REPORTS)
+    stake_wei = entry.parameters["report_stake_wei"]
+    draft.lock(tx.sender, role, stake_wei)
+    record = ReportRecord(
+        id=digest_of(_domain(draft), tx), reporter=tx.sender, role=role, stake_wei=stake_wei
+    )
+    return dataclasses.replace(task, reports=task.reports.set(tx.subject, record))  # type: ignore[attr-defined]
+
+
+def _appeal(draft: Draft, entry: Entry, task: OpenTask, tx: Appeal) -> OpenTask:
+    role = _require_role(draft, entry, tx)
+    dispute = task.decided.get(tx.subject)
+    verdict = decide(dispute, entry.parameters) if dispute is not None else None
+    if verdict is None:
+        raise UnknownThing(f"no verdict stands on 0x{tx.subject.hex()}")
+    if tx.subject in task.appeals:
+        raise AlreadyDone("an appeal against this verdict is filed already; there is only one")
+    _require_room("appeals", len(task.appeals), MAX_APPEALS)
+    bond_wei = entry.parameters["appeal_bond_wei"]
+    draft.lock(tx.sender, role, bond_wei)
+    record = AppealRecord(
+        id=digest_of(_domain(draft), tx),
+        appellant=tx.sender,
+        role=role,
+        bond_wei=bond_wei,
+        against=verdict,
+    )
+    return dataclasses.replace(task, appeals=task.appeals.set(tx.subject, record))  # type: ignore[attr-defined]
+
+
+def _require_role(draft: Draft, entry: Entry, tx: IrretrievableReport | Appeal) -> Role:
+    """The role that the sender stands in, with enough stake; aggregators' stake answers for votes alone."""
+    role = next((role for role in ACTING_ROLES if role == tx.role), None)
+    if role is None:
+        raise NotAllowed(
+            f"role {tx.role} reports and appeals nothing; providers, validators and verifiers do"
+        )
+    draft.require_stake(tx.sender, role, entry.parameters[role.parameter])
+    return role
+
+
+def _score_of(tx: ValidationReveal | ChallengeReveal) -> Answer:
+    answer = (tx.score, tx.digest)
+    if is_irretrievable(answer):
+        raise NotAllowed("who cannot fetch a model has no score for it; report it as irretrievable")
+    return answer
+
+
 def _dispute_for(task: OpenTask, mid: bytes, juror: bytes) -> Dispute:
     dispute = task.disputes.get(mid)
     if dispute is None:
-        raise UnknownThing(f"model 0x{mid.hex()} is not disputed")
+        raise UnknownThing(f"0x{mid.hex()} is not disputed")
     if not dispute.weight(juror):
         raise NotAllowed("jurors are staked and not party to the dispute; you were not when it opened")
     return dispute
@@ -237,4 +316,6 @@ HANDLERS: Mapping[type[OrderTransaction], _Handler] = {
     ChallengeReveal: _challenge_reveal,
     Verdict: _verdict,
     VerdictReveal: _verdict_reveal,
+    IrretrievableReport: _irretrievable_report,
+    Appeal: _appeal,
 }
