@@ -181,7 +181,7 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     single = jax.jit(with_raw_key, donate_argnums=0, out_shardings=replicated)
 
     def queue(state: State, data: Data, key: jax.Array, steps: Any, rate: Any) -> tuple[State, jax.Array]:
-        # Each call of a program that takes a typed key, or a number of the host's, goes the long way in Python.
+        # A program that takes a typed key, or a number of the host, is called the long way, through Python.
         raw, pace = jax.random.key_data(key), jnp.float32(rate)
         carry = (state, jnp.float32(0))
         for _ in range(int(steps)):
