@@ -262,13 +262,13 @@ def reclaim(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) ->
 
 def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """List registered nodes and their stakes."""
-    answer = _network(network).get("/v1/nodes")
+    found = list(_network(network).pages("/v1/nodes", "nodes"))
     if as_json:
-        print_json(answer)
+        print_json({"nodes": found})
         return
     rows = [
         (n["account"], s["role"], tokens(s["bondedWei"]), tokens(s["lockedWei"]), n["endpoint"])
-        for n in answer["nodes"]
+        for n in found
         for s in n["stakes"]
     ]
     table("nodes", ("account", "role", "bonded", "locked", "endpoint"), rows)

@@ -232,9 +232,12 @@ class Client:
 
     def claim(self, account: bytes) -> tuple[int, list[int]]:
         """Pay out every settled credit of ``account`` (anyone may); returns the sum in wei and the epochs."""
-        answer = self.network.get(f"/v1/accounts/0x{account.hex()}")
         chain = self.chain()
-        due = [credit for credit in answer["credits"] if not chain.claimed(account, credit["epoch"])]
+        due = [
+            credit
+            for credit in self.network.pages(f"/v1/accounts/0x{account.hex()}/credits", "credits")
+            if not chain.claimed(account, credit["epoch"])
+        ]
         if not due:
             return 0, []
         epochs = [credit["epoch"] for credit in due]
