@@ -49,7 +49,8 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 def build_app(node: Aggregator, alarms: Alarms, *, requests_per_s: int = REQUESTS_PER_S) -> FastAPI:
     """The API of one aggregator; with 0 ``requests_per_s`` no address is limited."""
-    app = _App(title="DTN aggregator", version="1", docs_url="/docs", redoc_url=None, responses=dict(_ERRORS))
+    # FastAPI's own pages fetch their scripts from another host.
+    app = _App(title="DTN aggregator", version="1", docs_url=None, redoc_url=None, responses=dict(_ERRORS))
     one_error_shape(app)
     app.add_middleware(Gate, node=node, per_s=requests_per_s, counters=Counter[str]())
     _standing(app, node, alarms)

@@ -23,6 +23,7 @@ from dtn.output import (
     wei,
     write_model,
 )
+from dtn.overview import Overview
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
@@ -282,16 +283,11 @@ def node(address: str, network: NetworkOption = None, as_json: JsonFlag = False)
 
 def status(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """Show where every aggregator stands."""
-    file = NetworkFile.read(network or default_network())
-    found: list[dict[str, Any]] = []
-    for url in file.aggregators:
-        single = Network(file.model_copy(update={"aggregators": (url,)}))
-        try:
-            found.append({"url": url, "answers": True, **single.get("/v1/status")})
-        except NetworkError as reason:
-            found.append({"url": url, "answers": False, "reason": str(reason)})
+    overview = Overview(NetworkFile.read(network or default_network()))
+    found = overview.statuses()
+    overview.close()
     if as_json:
-        print_json({"aggregators": found})
+        print_json({"aggregators": list(found)})
         return
     rows = [
         (
