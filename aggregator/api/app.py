@@ -8,7 +8,7 @@ is `aggregator.api.gate`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,7 @@ from aggregator.api import schema, views
 from aggregator.api.errors import ApiError, one_error_shape
 from aggregator.api.feed import Feed, TooManyReaders, event_id
 from aggregator.api.gate import Gate
+from aggregator.api.metrics import Sources, add_metrics
 from aggregator.api.page import add_page
 from aggregator.api.reading import fresh
 from aggregator.api.reads import add_reads
@@ -47,16 +48,28 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def build_app(node: Aggregator, alarms: Alarms, *, requests_per_s: int = REQUESTS_PER_S) -> FastAPI:
-    """The API of one aggregator; with 0 ``requests_per_s`` no address is limited."""
+def build_app(
+    node: Aggregator,
+    alarms: Alarms,
+    *,
+    requests_per_s: int = REQUESTS_PER_S,
+    links: Mapping[str, int] | None = None,
+) -> FastAPI:
+    """The API of one aggregator.
+
+    Args:
+        requests_per_s: what one address may ask; with 0 none is limited. links: what its links count.
+    """
     # FastAPI's own pages fetch their scripts from another host.
     app = _App(title="DTN aggregator", version="1", docs_url=None, redoc_url=None, responses=dict(_ERRORS))
     one_error_shape(app)
-    app.add_middleware(Gate, node=node, per_s=requests_per_s, counters=Counter[str]())
+    answers, feed = Counter[str](), Feed(node)
+    app.add_middleware(Gate, node=node, per_s=requests_per_s, counters=answers)
     _standing(app, node, alarms)
     add_reads(app, node)
     add_writes(app, node)
-    _events(app, Feed(node))
+    _events(app, feed)
+    add_metrics(app, Sources(node, feed, answers, alarms, links if links is not None else {}))
     add_page(app, node)
     return app
 
