@@ -54,18 +54,20 @@ def build_app(
     *,
     requests_per_s: int = REQUESTS_PER_S,
     links: Mapping[str, int] | None = None,
+    order_book: str | None = None,
 ) -> FastAPI:
     """The API of one aggregator.
 
     Args:
         requests_per_s: what one address may ask; with 0 none is limited. links: what its links count.
+        order_book: where the chain has the contract that takes orders, for those who place one from the page.
     """
     # FastAPI's own pages fetch their scripts from another host.
     app = _App(title="DTN aggregator", version="1", docs_url=None, redoc_url=None, responses=dict(_ERRORS))
     one_error_shape(app)
     answers, feed = Counter[str](), Feed(node)
     app.add_middleware(Gate, node=node, per_s=requests_per_s, counters=answers)
-    _standing(app, node, alarms)
+    _standing(app, node, alarms, order_book.lower() if order_book else None)
     add_reads(app, node)
     add_writes(app, node)
     _events(app, feed)
@@ -89,7 +91,7 @@ class _App(FastAPI):
         return self.openapi_schema or {}
 
 
-def _standing(app: FastAPI, node: Aggregator, alarms: Alarms) -> None:
+def _standing(app: FastAPI, node: Aggregator, alarms: Alarms, order_book: str | None) -> None:
     @app.get("/v1/status", response_model=schema.Status)
     async def status() -> Response:
         """Where this aggregator stands."""
@@ -100,6 +102,7 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms) -> None:
                     "chainId": node.members.domain.chain_id,
                     "parameters": views.hexed(node.members.domain.verifying_contract),
                     "treasury": views.hexed(state.treasury),
+                    "orders": order_book,
                 },
                 "member": node.index,
                 "committeeEpoch": node.members.epoch,

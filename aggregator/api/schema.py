@@ -36,6 +36,7 @@ class NetworkOf(_Exact):
     chainId: int
     parameters: Hex
     treasury: Hex
+    orders: Hex | None
 
 
 class Status(_Exact):

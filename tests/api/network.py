@@ -34,9 +34,10 @@ from protocol.chain_events import (
 from protocol.crypto import keccak256
 from protocol.roles import Role
 from protocol.transactions import Order, Transaction, order_id, sign_transaction, transaction_to_json
+from protocol.typed_data import Domain
 from tests.ledger.world import DOMAIN, STAKE, TREASURY, World, key, who
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -140,8 +141,10 @@ def assert_error(answer: httpx.Response) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Network]:
-    """A network for the length of a test."""
+async def running(
+    folder: Path, domain: Domain = DOMAIN, order_book: str | None = None
+) -> AsyncIterator[Network]:
+    """A network for the length of a test, of the contracts that ``domain`` names."""
     member = key("aggregator0")
     chain = MemoryChain()
     chain.blocks.append(
@@ -161,7 +164,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     )
     journal = Journal.at(folder / "journal")
     node = Aggregator(
-        members=Members(domain=DOMAIN, addresses=(member.address,)),
+        members=Members(domain=domain, addresses=(member.address,)),
         key=member,
         treasury=TREASURY,
         journal=journal,
@@ -172,7 +175,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     )
     node.recover()
     alarms: list[str] = []
-    app = build_app(node, lambda: list(alarms))
+    app = build_app(node, lambda: list(alarms), order_book=order_book)
     task = asyncio.create_task(node.run())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://aggregator") as http:

@@ -16,7 +16,7 @@ from tests.page.stage import Stage, cancelled_order, claimed, hostile_order, peo
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
-WAIT_MS: Final = 15_000
+WAIT_MS: Final = 60_000
 
 
 @dataclass(slots=True)
@@ -40,6 +40,7 @@ class Window:
 
     def open(self, where: str = "#/orders", heading: str | None = None) -> Page:
         """Go somewhere and wait until it is drawn."""
+        self.page.goto("about:blank")  # else another fragment of the same page would be no new page
         self.page.goto(f"{self.url}/{where}")
         self.page.wait_for_selector("main[aria-busy=false] h1", timeout=WAIT_MS)
         if heading is not None:

@@ -27,12 +27,13 @@ from protocol.transactions import (
     claim_body,
     score_body,
 )
+from protocol.typed_data import Domain
 from tests.api.network import Network, running
 from tests.api.test_api import hexed
-from tests.ledger.world import FRAGMENTS, STAKE, answer, mid, salt, who
+from tests.ledger.world import DOMAIN, FRAGMENTS, STAKE, answer, mid, salt, who
 
 T = TypeVar("T")
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 HOSTILE: Final = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 SCORES: Final = {"provider0": 947_312, "provider1": 981_540, "provider2": 962_208, "provider3": 913_077}
 V_STAKE: Final = 5 * 10**18
@@ -41,19 +42,23 @@ V_STAKE: Final = 5 * 10**18
 class Stage:
     """The aggregator, its URL, and a way to make it do things from outside its thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, domain: Domain = DOMAIN, order_book: str | None = None) -> None:
         self.url = ""
-        self._loop = asyncio.new_event_loop()
+        self._domain, self._order_book = domain, order_book
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(folder),))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(folder)))
         self._thread.start()
         self._ready.result(PATIENCE_S)
 
     async def _serve(self, folder: Path) -> None:
-        self._stop = asyncio.Event()
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with running(folder) as self.net, self.net.served() as self.url:
+            async with (
+                running(folder, self._domain, self._order_book) as self.net,
+                self.net.served() as self.url,
+            ):
                 self._ready.set_result(None)
                 await self._stop.wait()
         except Exception as reason:
@@ -63,14 +68,14 @@ class Stage:
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
         """Let something happen in the aggregator's thread; returns what it gives."""
+        assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(PATIENCE_S)
 
     def close(self) -> None:
         """End it."""
-        assert self._stop is not None
+        assert self._loop is not None and self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE_S)
-        self._loop.close()
 
 
 async def people(net: Network, api: str) -> None:

@@ -24,6 +24,7 @@ VIEWS: Final = {
     "settlements": "#/settlements",
     "account": f"#/accounts/{ACCOUNT}",
     "ask": "#/accounts",
+    "put": "#/put",
 }
 
 

@@ -6,6 +6,7 @@ import { setClock, tick } from "./clock.js";
 import { el, morph } from "./dom.js";
 import { committee, nodes, noteView, settlements } from "./network.js";
 import { order, orders } from "./orders.js";
+import { put } from "./put.js";
 import { count, words } from "./format.js";
 
 const main = document.getElementById("main");
@@ -34,6 +35,8 @@ async function view({ section, key }) {
       return nodes(refresh);
     case "committee":
       return committee();
+    case "put":
+      return put(refresh, status);
     case "settlements":
       return settlements(refresh, status);
     case "accounts":
@@ -124,7 +127,10 @@ follow((events) => {
   refresh();
 }, pulse);
 
-window.addEventListener("hashchange", refresh);
+window.addEventListener("hashchange", () => {
+  main.setAttribute("aria-busy", "true");
+  refresh();
+});
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) refresh();
 });
