@@ -215,6 +215,16 @@ def test_the_frameworks_own_refusals_have_the_one_shape(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_no_page_of_the_api_fetches_anything_from_another_host(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        for path in ("/docs", "/redoc"):
+            await net.get(path, 404)
+        policy = (await net.http.get("/")).headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "https:" not in policy and "*" not in policy
+
+    run(tmp_path, scenario)
+
+
 def test_a_bug_in_a_handler_is_an_error_like_any_other_and_the_next_request_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,10 +105,10 @@ def test_an_order_that_appears_and_moves_on_shows_without_a_reload(window: Windo
     row.wait_for(timeout=WAIT_MS)
     assert "training" in row.inner_text() and "left" in row.inner_text()
     row.locator("a").first.click()
-    page.get_by_role("heading", level=1, name="Order").wait_for(timeout=WAIT_MS)
-    page.locator("main .phase", has_text="training").wait_for(timeout=WAIT_MS)
+    page.get_by_role("heading", level=1, name=re.compile("^Order 0x")).wait_for(timeout=WAIT_MS)
+    page.locator("main .lead .phase", has_text="training").wait_for(timeout=WAIT_MS)
     shown.stage.do(shown.stage.net.send("client", Cancel, oid=oid))
-    page.locator("main .phase", has_text="sealed").wait_for(timeout=WAIT_MS)
+    page.locator("main .lead .phase", has_text="sealed").wait_for(timeout=WAIT_MS)
     page.wait_for_function("document.getElementById('said').textContent.includes('sealed')", timeout=WAIT_MS)
     assert page.evaluate("window.here") is True, "the page was never loaded again"
     assert window.errors == []

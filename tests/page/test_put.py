@@ -128,7 +128,7 @@ def test_an_order_is_placed_and_shown_without_a_terminal(
     )
     stage.net.chain.blocks.append([OrderPlaced(oid=oid, order=order, block_hash=keccak256(oid))])
     page.get_by_role("heading", level=1, name="Order").wait_for(timeout=WAIT_MS)
-    page.locator("main .phase", has_text="training").wait_for(timeout=WAIT_MS)
+    page.locator("main .lead .phase", has_text="training").wait_for(timeout=WAIT_MS)
 
 
 def order_from(fields: Any) -> Order:
