@@ -32,6 +32,8 @@ class AggregatorConfig(BaseModel):
     """Where the other aggregators connect to, as ``tcp://127.0.0.1:5701``."""
     api_host: str = "127.0.0.1"
     api_port: int = Field(gt=0, lt=65536)
+    api_requests_per_s: int = Field(default=50, ge=0)
+    """What one address may ask of the API, with four seconds' worth at once; 0 lifts the limit."""
     view_timeout_ms: int = Field(default=1500, ge=200)
     relay_votes: bool = False
     """Send votes through the primary: for large committees whose members are close to each other."""

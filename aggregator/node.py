@@ -141,6 +141,16 @@ class Aggregator(Member):
         """Why new origins are halted; none in good times."""
         return self._origins.alarm
 
+    @property
+    def chain_head(self) -> int | None:
+        """The last block of this member's chain node with enough confirmations; none before it answered."""
+        return self._origins.head
+
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal's current log."""
+        return self._journal.size_bytes
+
     # Transactions ----------------------------------------------------------------------------------
 
     def offer(self, data: bytes) -> tuple[bytes, TransactionResult | None]:

@@ -100,7 +100,13 @@ class Service:
         self._links.start()
         place = "an observer" if self._node.index is None else f"member {self._node.index}"
         log.info("%s resumes at sequence %d", place, self._node.replica.executed)
-        app = build_app(self._node, self._alarms)
+        app = build_app(
+            self._node,
+            self._alarms,
+            requests_per_s=self._config.api_requests_per_s,
+            links=self._links.counters,
+            order_book=self._config.book().orders,
+        )
         listener = self._listen()
         server = _Server(
             uvicorn.Config(

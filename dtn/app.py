@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, network, orders, provider, roles
+from dtn.commands import dao, data, demo, devnet, network, orders, provider, roles, top
 
 app = typer.Typer(
     name="dtn",
@@ -43,6 +43,7 @@ COMMANDS: Sequence[Callable[..., None]] = (
     orders.nodes,
     orders.node,
     orders.status,
+    top.top,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,6 +38,8 @@ TIMEOUT_S: Final = 10.0
 ORDER_WAIT_S: Final = 20.0
 ANSWER_DEADLINE_S: Final = 60.0
 MAX_ATTEMPTS: Final = 8
+MAX_PAGES: Final = 1_000
+"""Pages of one list: an aggregator that always has another one ends nobody's patience."""
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -129,6 +131,23 @@ class Network:
         raise NetworkError(
             f"no aggregator answers ({'; '.join(failures)}); is the network up? see `dtn devnet status`"
         )
+
+    def pages(self, path: str, name: str, **params: str | int) -> Iterator[Any]:
+        """The rows of the list ``name``, page after page; stops after `MAX_PAGES`.
+
+        Raises:
+            NetworkError: none answers, or not with a list. NotFound, LedgerRefused: as `get`.
+        """
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            answer = self.get(path, **params | ({"cursor": cursor} if cursor else {}))
+            rows = answer.get(name) if isinstance(answer, dict) else None
+            if not isinstance(rows, list):
+                raise NetworkError(f"what aggregators answer to {path} is no list of {name}")
+            yield from rows
+            cursor = answer.get("next")
+            if not isinstance(cursor, str):
+                return
 
     def agreed(self, path: str, select: Callable[[Any], Any], committee: Committee | None = None) -> Any:
         """An answer on which f + 1 aggregators agree in what ``select`` picks: one of them is honest.

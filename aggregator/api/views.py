@@ -6,8 +6,8 @@ are Unix milliseconds. Commitments that are not revealed yet show nothing but th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from aggregator.ledger.state import Entry, Node, Receipt, Settlement, State
 from aggregator.ledger.tasks import PROTOCOLS
@@ -19,6 +19,9 @@ from protocol import typed_data
 from protocol.roles import Role
 
 Json = dict[str, Any]
+
+MAX_PENDING: Final = 500
+"""Receipts not settled yet that an account is shown."""
 
 
 def hexed(value: bytes | None) -> str | None:
@@ -45,6 +48,7 @@ def order_summary(entry: Entry, epoch: int | None = None) -> Json:
         "takenMs": entry.taken_ms,
         "rewardWei": str(entry.order.reward),
         "rewardRateWei": str(reward_rate(entry)),
+        "claimCount": len(claims) if (claims := getattr(entry.task, "claims", None)) is not None else None,
         "winner": hexed(outcome.winner) if outcome else None,
         "score": str(outcome.score) if outcome and outcome.score is not None else None,
         "result": outcome.reason if outcome else None,
@@ -70,6 +74,21 @@ def order_detail(entry: Entry, settlement: Settlement | None = None) -> Json:
     if isinstance(entry.task, OpenTask):
         detail |= _open_task(entry, entry.task)
     return detail
+
+
+def model_json(entry: Entry, settlement: Settlement | None) -> Json:
+    """The winning model of a sealed order: id, size and links."""
+    assert entry.outcome is not None and entry.outcome.winner is not None, "only a winner has a model"
+    claim = entry.task.claims[entry.outcome.winner]
+    return {
+        "oid": hexed(entry.oid),
+        "mid": hexed(entry.outcome.mid),
+        "winner": hexed(entry.outcome.winner),
+        "score": str(entry.outcome.score),
+        "sizeBytes": claim.size_bytes,
+        "links": list(claim.links),
+        "settlement": settlement_json(settlement) if settlement else None,
+    }
 
 
 def _open_task(entry: Entry, task: OpenTask) -> Json:
@@ -210,32 +229,18 @@ def settlement_json(settlement: Settlement) -> Json:
     }
 
 
-def account_json(state: State, archive: Archive, account: bytes) -> Json:
-    """Stakes, receipts (pending and settled) and claimable credits of one account."""
-    outcomes = [state.table[oid].outcome for oid in sorted(state.table)]
-    penalties = (*(state.report.penalties if state.report else ()), *state.penalties)
-    pending = [
-        receipt_json(receipt)
-        for source in (*outcomes, *penalties)
-        if source is not None
-        for receipt in source.receipts
-        if receipt.account == account
-    ]
-    settled = [
-        receipt_json(receipt) | {"epoch": settlement.report.epoch, "tx": hexed(settlement.transaction_hash)}
-        for receipt, settlement in archive.receipts_of(account)
-    ]
-    return {
-        "account": hexed(account),
-        "nextNonce": str(state.nonces.get(account, -1) + 1),
-        "stakes": stakes_json(state.nodes.get(account, Node())),
-        "pending": pending,
-        "receipts": settled,
-        "credits": [
-            {"epoch": epoch, "amountWei": str(amount), "proof": [hexed(item) for item in proof]}
-            for epoch, amount, proof in archive.credits_of(account)
-        ],
+def paid_receipt_json(receipt: Receipt, settlement: Settlement) -> Json:
+    """A receipt with the settlement that paid it."""
+    return receipt_json(receipt) | {
+        "epoch": settlement.report.epoch,
+        "tx": hexed(settlement.transaction_hash),
+        "atMs": settlement.at_ms,
     }
+
+
+def credit_json(epoch: int, amount_wei: int, proof: Sequence[bytes]) -> Json:
+    """What ``Settlement.claim`` needs for one epoch."""
+    return {"epoch": epoch, "amountWei": str(amount_wei), "proof": [hexed(item) for item in proof]}
 
 
 def stakes_json(node: Node) -> list[Json]:
@@ -251,16 +256,10 @@ def stakes_json(node: Node) -> list[Json]:
     ]
 
 
-def nodes_json(state: State) -> list[Json]:
-    """All registered nodes."""
-    return [
-        {
-            "account": hexed(account),
-            "endpoint": state.nodes[account].endpoint,
-            "stakes": stakes_json(state.nodes[account]),
-        }
-        for account in sorted(state.nodes)
-    ]
+def node_json(state: State, account: bytes) -> Json:
+    """One registered node."""
+    node = state.nodes.get(account, Node())
+    return {"account": hexed(account), "endpoint": node.endpoint, "stakes": stakes_json(node)}
 
 
 def find_order(state: State, archive: Archive, oid: bytes) -> tuple[Entry, Settlement | None] | None:

@@ -9,6 +9,9 @@ as much as everybody's.
 
 from __future__ import annotations
 
+import bisect
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +24,10 @@ from protocol.errors import InvalidEncoding
 from protocol.merkle import credit_leaf, proof
 
 MAX_SETTLED_ORDERS: Final = 10_000
+
+
+Place = tuple[int, bytes, int]
+"""Where a receipt stands: the epoch that paid it, its order or penalty, its number there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +46,13 @@ class Archive:
     """Settled entry and the epoch that paid it."""
     settlements: dict[int, Settlement] = field(default_factory=dict)
     """All of them are kept: whoever has not claimed yet needs a proof from theirs."""
+    latest: Settlement | None = None
     _epochs: dict[bytes, list[int]] = field(default_factory=dict)
     """Per account the epochs that credited it."""
+    _paid: dict[bytes, list[Place]] = field(default_factory=dict)
+    """Per account the orders that credited or debited it, oldest first."""
+    _punished: dict[bytes, list[Place]] = field(default_factory=dict)
+    """The same for penalties."""
 
     def listen(self, events: tuple[LedgerEvent, ...]) -> None:
         """Take in what one batch did."""
@@ -50,39 +62,60 @@ class Archive:
 
     def _add(self, settlement: Settlement, entries: tuple[Entry, ...]) -> None:
         epoch = settlement.report.epoch
-        self.settlements[epoch] = settlement
+        self.settlements[epoch] = self.latest = settlement
         for account, _ in settlement.report.credits:
             self._epochs.setdefault(account, []).append(epoch)
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.oid):
             self.entries[entry.oid] = (entry, epoch)
+            for number, receipt in enumerate(_receipts(entry)):
+                self._paid.setdefault(receipt.account, []).append((epoch, entry.oid, number))
+        for penalty in sorted(settlement.report.penalties, key=lambda penalty: penalty.id):
+            for number, receipt in enumerate(penalty.receipts):
+                self._punished.setdefault(receipt.account, []).append((epoch, penalty.id, number))
         while len(self.entries) > MAX_SETTLED_ORDERS:
-            del self.entries[next(iter(self.entries))]
+            self._forget(self.entries.pop(next(iter(self.entries)))[0])
 
-    def receipts_of(self, account: bytes) -> list[tuple[Receipt, Settlement]]:
-        """An account's settled receipts with the settlement that paid them: of orders, then of penalties."""
-        of_orders = (
-            (receipt, self.settlements[epoch])
-            for entry, epoch in self.entries.values()
-            if entry.outcome is not None
-            for receipt in entry.outcome.receipts
-        )
-        of_penalties = (
-            (receipt, settlement)
-            for settlement in self.settlements.values()
-            for penalty in settlement.report.penalties
-            for receipt in penalty.receipts
-        )
-        return [pair for pair in (*of_orders, *of_penalties) if pair[0].account == account]
+    def _forget(self, entry: Entry) -> None:
+        """Orders leave oldest first, so what an account knows of one stands at the front of its list."""
+        for receipt in _receipts(entry):
+            places = self._paid[receipt.account]
+            del places[0]
+            if not places:
+                del self._paid[receipt.account]
 
-    def credits_of(self, account: bytes) -> list[tuple[int, int, list[bytes]]]:
-        """What ``Settlement.claim`` needs: epoch, amount in wei and Merkle proof of every credit."""
-        found = []
-        for epoch in self._epochs.get(account, ()):
+    def receipts_of(
+        self, account: bytes, before: Place | None = None
+    ) -> Iterator[tuple[Place, Receipt, Settlement]]:
+        """An account's settled receipts, latest first, each with its place and the settlement that paid it.
+
+        With ``before`` only those at lower places: what comes after a page that ended there.
+        """
+
+        def latest_first(places: list[Place]) -> Iterator[Place]:
+            end = len(places) if before is None else bisect.bisect_left(places, before)
+            return (places[number] for number in range(end - 1, -1, -1))
+
+        ways = (latest_first(index.get(account, [])) for index in (self._paid, self._punished))
+        for place in heapq.merge(*ways, reverse=True):
+            epoch, source, number = place
+            settlement = self.settlements[epoch]
+            if source in self.entries:
+                receipts = _receipts(self.entries[source][0])
+            else:
+                receipts = next(p.receipts for p in settlement.report.penalties if p.id == source)
+            yield place, receipts[number], settlement
+
+    def credits_of(self, account: bytes, after: int = 0) -> Iterator[tuple[int, int, list[bytes]]]:
+        """What ``Settlement.claim`` needs of every credit after an epoch: epoch, amount in wei, Merkle proof.
+
+        A proof hashes all credits of its epoch: whoever serves it bounds how many are taken.
+        """
+        epochs = self._epochs.get(account, [])
+        for epoch in epochs[bisect.bisect_right(epochs, after) :]:
             paid = self.settlements[epoch].report.credits
             index = next(place for place, (who, _) in enumerate(paid) if who == account)
             leaves = [credit_leaf(who, amount) for who, amount in paid]
-            found.append((epoch, paid[index][1], list(proof(leaves, index))))
-        return found
+            yield epoch, paid[index][1], list(proof(leaves, index))
 
     def encode(self, epoch: int) -> bytes:
         """The archive as it was after the settlement of ``epoch``, as bytes."""
@@ -111,3 +144,7 @@ class Archive:
         if chain != history or entries:
             raise InvalidEncoding("the archive is not the one of this ledger")
         return archive
+
+
+def _receipts(entry: Entry) -> tuple[Receipt, ...]:
+    return entry.outcome.receipts if entry.outcome is not None else ()

@@ -25,6 +25,7 @@ from aggregator.member.archive import Archive
 from aggregator.member.assembly import Assembly
 from aggregator.member.checkpoints import Checkpoints
 from aggregator.member.closing import Closing
+from aggregator.member.history import History
 from aggregator.member.mempool import Mempool
 from aggregator.member.proposals import block_of
 from aggregator.member.state_transfer import StateTransfer
@@ -102,6 +103,7 @@ class Execution:
         self.accusations = Accusations(members.domain, key)
         self.results: dict[bytes, OrderedResult] = {}
         self.archive = Archive()
+        self.history = History()
         self.now_ms = 0
         """The latest time this member was told."""
         self._limits = limits or Limits()
@@ -159,6 +161,7 @@ class Execution:
             self.counters.events["accepted" if result.code == ACCEPTED else "refused"] += 1
             self._record(OrderedResult(sequence=committed.sequence, result=result))
         self.archive.listen(applied.events)
+        self.history.note(committed.sequence, committed.batch.transactions, applied)
         return applied
 
     def _record(self, ordered: OrderedResult) -> None:

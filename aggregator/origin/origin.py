@@ -37,10 +37,13 @@ class OriginSource:
         self._reader = reader
         self._answers: dict[tuple[int, int], Proposal] = {}
         self.alarm: str | None = None
+        self.head: int | None = None
+        """The last confirmed block that was seen."""
 
     def confirmed_head(self, confirmations: int) -> int:
         """Highest block with enough confirmations on this member's chain node."""
-        return self._reader.head() - confirmations
+        self.head = self._reader.head() - confirmations
+        return self.head
 
     def propose(self, current: Origin | None, confirmations: int) -> Proposal | None:
         """What to take in next, or none if nothing of interest happened."""

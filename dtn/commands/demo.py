@@ -134,8 +134,12 @@ def _pay_out(devnet: Devnet, detail: dict[str, Any]) -> list[int]:
     gas = []
     for credit in detail["settlement"]["credits"]:
         account = bytes.fromhex(credit["account"][2:])
-        answer = keeper.network.get(f"/v1/accounts/{credit['account']}")
-        due = [item for item in answer["credits"] if not chain.claimed(account, item["epoch"])]
+        path = f"/v1/accounts/{credit['account']}/credits"
+        due = [
+            item
+            for item in keeper.network.pages(path, "credits")
+            if not chain.claimed(account, item["epoch"])
+        ]
         if due:
             receipt = chain.claim(
                 account,

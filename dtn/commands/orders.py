@@ -23,6 +23,7 @@ from dtn.output import (
     wei,
     write_model,
 )
+from dtn.overview import Overview
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
@@ -296,13 +297,13 @@ def reclaim(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) ->
 
 def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """List registered nodes and their stakes."""
-    answer = _network(network).get("/v1/nodes")
+    found = list(_network(network).pages("/v1/nodes", "nodes"))
     if as_json:
-        print_json(answer)
+        print_json({"nodes": found})
         return
     rows = [
         (n["account"], s["role"], tokens(s["bondedWei"]), tokens(s["lockedWei"]), n["endpoint"])
-        for n in answer["nodes"]
+        for n in found
         for s in n["stakes"]
     ]
     table("nodes", ("account", "role", "bonded", "locked", "endpoint"), rows)
@@ -316,16 +317,11 @@ def node(address: str, network: NetworkOption = None, as_json: JsonFlag = False)
 
 def status(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """Show where every aggregator stands."""
-    file = NetworkFile.read(network or default_network())
-    found: list[dict[str, Any]] = []
-    for url in file.aggregators:
-        single = Network(file.model_copy(update={"aggregators": (url,)}))
-        try:
-            found.append({"url": url, "answers": True, **single.get("/v1/status")})
-        except NetworkError as reason:
-            found.append({"url": url, "answers": False, "reason": str(reason)})
+    overview = Overview(NetworkFile.read(network or default_network()))
+    found = overview.statuses()
+    overview.close()
     if as_json:
-        print_json({"aggregators": found})
+        print_json({"aggregators": list(found)})
         return
     rows = [
         (

@@ -15,7 +15,7 @@ from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
 from protocol.errors import ChainError
 from protocol.roles import Role
-from protocol.transactions import Appeal, IrretrievableReport
+from protocol.transactions import Appeal, IrretrievableReport, data_root
 
 ROLES: Final = ("provider", "validator", "verifier")
 
@@ -144,11 +144,13 @@ def client_app() -> typer.Typer:
         client, settings = client_of(config)
         prepared = client.prepare(read_task_file(task), gateway=gateway_of(settings))
         task_hash = "0x" + prepared.document.digest().hex()
+        root = "0x" + data_root(prepared.document.fragment_digests()).hex()
         if as_json:
-            print_json({"task_link": prepared.link, "task_hash": task_hash})
+            print_json({"task_link": prepared.link, "task_hash": task_hash, "data_root": root})
             return
         console.print(f"task link {prepared.link}", soft_wrap=True)
         console.print(f"task hash {task_hash}", soft_wrap=True)
+        console.print(f"data root {root}", soft_wrap=True)
         console.print("keep `dtn client run` running, and place the order with this account's key")
 
     return app

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from offchain.config import read_key
 from offchain.models.artifact import decode_model
 from offchain.network import Network, NetworkFile
 from offchain.storage import Cid, EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
+from offchain.watching import Update, watch
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import Key, sha256
@@ -221,6 +223,14 @@ class Client:
             failures.append(f"{link} is another file than the winner's")
         raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
 
+    def watch(self, oid: bytes, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
+        """The states of an order until it is settled, each as f + 1 members of the committee describe it.
+
+        Follows the event stream from one aggregator to the next and polls where there is none
+        (`offchain.watching`). ``stop`` is asked between two looks.
+        """
+        return watch(self.network, oid, self._committee, stop=stop)
+
     def _committee(self) -> Committee | None:
         try:
             return read_committee(self.chain())
@@ -232,9 +242,12 @@ class Client:
 
     def claim(self, account: bytes) -> tuple[int, list[int]]:
         """Pay out every settled credit of ``account`` (anyone may); returns the sum in wei and the epochs."""
-        answer = self.network.get(f"/v1/accounts/0x{account.hex()}")
         chain = self.chain()
-        due = [credit for credit in answer["credits"] if not chain.claimed(account, credit["epoch"])]
+        due = [
+            credit
+            for credit in self.network.pages(f"/v1/accounts/0x{account.hex()}/credits", "credits")
+            if not chain.claimed(account, credit["epoch"])
+        ]
         if not due:
             return 0, []
         epochs = [credit["epoch"] for credit in due]

@@ -198,8 +198,8 @@ def fetch_stakes(network: Network, account: str) -> list[Stake]:
     Raises:
         NetworkError: no aggregator answers, or not as it should.
     """
-    listed = network.get("/v1/nodes")
-    with _readable("nodes"):
+    listed = network.get(f"/v1/accounts/{account}")
+    with _readable("stakes"):
         return [
             Stake(
                 role=str(each["role"]),
@@ -207,7 +207,5 @@ def fetch_stakes(network: Network, account: str) -> list[Stake]:
                 unbonding_wei=int(each["unbondingWei"]),
                 locked_wei=int(each["lockedWei"]),
             )
-            for node in listed["nodes"]
-            if node["account"] == account
-            for each in node["stakes"]
+            for each in listed["stakes"]
         ]

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
+from fastapi import FastAPI
 
 from aggregator.api.app import build_app
 from aggregator.journal.journal import Journal
@@ -21,13 +23,21 @@ from aggregator.node import Aggregator
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.limits import Limits
 from aggregator.pbft.quorum import Members
-from protocol.chain_events import AnyChainEvent, CommitteeChanged, OrderPlaced, ParameterChanged, Staked
+from protocol.chain_events import (
+    AnyChainEvent,
+    CommitteeChanged,
+    OrderPlaced,
+    ParameterChanged,
+    Settled,
+    Staked,
+)
 from protocol.crypto import keccak256
 from protocol.roles import Role
 from protocol.transactions import Order, Transaction, order_id, sign_transaction, transaction_to_json
+from protocol.typed_data import Domain
 from tests.ledger.world import DOMAIN, STAKE, TREASURY, World, key, who
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -56,6 +66,7 @@ class Network:
 
     node: Aggregator
     chain: MemoryChain
+    app: FastAPI
     http: httpx.AsyncClient
     alarms: list[str]
     makes: World
@@ -89,6 +100,30 @@ class Network:
         await self.until(lambda: oid in self.node.state.table)
         return oid
 
+    async def settle(self, transaction: bytes = b"t", gas_used: int = 7) -> None:
+        """The chain applies the next report."""
+        await self.until(lambda: self.node.state.report is not None)
+        epoch = self.node.state.settled_epoch + 1
+        self.chain.blocks.append(
+            [Settled(epoch=epoch, root=bytes(32), transaction_hash=keccak256(transaction), gas_used=gas_used)]
+        )
+        await self.until(lambda: self.node.state.settled_epoch == epoch)
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """The API on a real socket; its URL."""
+        config = uvicorn.Config(
+            self.app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve())
+        try:
+            await self.until(lambda: server.started)
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
+
     async def until(self, condition: Any) -> None:
         """Wait for the network to get there."""
         async with asyncio.timeout(PATIENCE_S):
@@ -106,14 +141,17 @@ def assert_error(answer: httpx.Response) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Network]:
-    """A network for the length of a test."""
+async def running(
+    folder: Path, domain: Domain = DOMAIN, order_book: str | None = None
+) -> AsyncIterator[Network]:
+    """A network for the length of a test, of the contracts that ``domain`` names."""
     member = key("aggregator0")
     chain = MemoryChain()
     chain.blocks.append(
         [
             CommitteeChanged(epoch=1, members=(member.address,), threshold=1),
             ParameterChanged(key="confirmations", value=0),
+            ParameterChanged(key="update_s", value=1),
             *(
                 Staked(account=who(name), role=int(role), amount=STAKE, bonded=STAKE)
                 for name, role in (
@@ -126,7 +164,7 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     )
     journal = Journal.at(folder / "journal")
     node = Aggregator(
-        members=Members(domain=DOMAIN, addresses=(member.address,)),
+        members=Members(domain=domain, addresses=(member.address,)),
         key=member,
         treasury=TREASURY,
         journal=journal,
@@ -137,11 +175,11 @@ async def running(folder: Path) -> AsyncIterator[Network]:
     )
     node.recover()
     alarms: list[str] = []
-    app = build_app(node, lambda: list(alarms))
+    app = build_app(node, lambda: list(alarms), order_book=order_book)
     task = asyncio.create_task(node.run())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://aggregator") as http:
-        network = Network(node, chain, http, alarms, World(node.state, [], []), task)
+        network = Network(node, chain, app, http, alarms, World(node.state, [], []), task)
         try:
             await network.until(lambda: node.state.nodes)
             yield network

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from aggregator.api.app import MAX_BATCH_BODY_BYTES
+from aggregator.api.writes import MAX_BATCH_BODY_BYTES
 from aggregator.ledger.root import state_root
 from aggregator.pbft.messages import MAX_FORWARDED
 from protocol.certificate import InvalidCertificate, certificate_from_json
@@ -175,7 +175,7 @@ def test_orders_come_by_reward_per_second_of_training(tmp_path: Path) -> None:
         assert [item["oid"] for item in listed] == [hexed(oid) for oid in (rich, plain, slow)]
         assert len((await net.get("/v1/orders", limit=1))["orders"]) == 1
         mine = await net.get("/v1/orders", client=hexed(who("client2")))
-        assert mine == {"orders": []}
+        assert mine == {"orders": [], "next": None}
 
     run(tmp_path, scenario)
 

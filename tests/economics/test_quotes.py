@@ -194,7 +194,7 @@ def test_answers_that_are_none_are_refused(answer: Any) -> None:
     for ask, what in (
         (lambda: fetch_history(network), "settled orders"),
         (lambda: fetch_settlements(network), "settlements"),
-        (lambda: fetch_stakes(network, ME), "nodes"),
+        (lambda: fetch_stakes(network, ME), "stakes"),
         (lambda: offer_of(answer), "an order"),
     ):
         with pytest.raises(NetworkError, match=f"about {what} cannot be read"):
