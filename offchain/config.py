@@ -98,6 +98,8 @@ class ProviderConfig(JurorConfig):
     seed: int = 0
     learning_rate: float = Field(default=3e-3, gt=0)
     batch_size: int = Field(default=64, ge=1)
+    named_splits: bool = True
+    """Whether to train orders whose client named the test fragments, which may be unlike the others."""
     deadline_margin_s: float = Field(default=3.0, gt=0)
     """Training stops this long before the training window closes."""
     patience_steps: int | None = Field(default=None, ge=1)

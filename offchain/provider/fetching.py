@@ -13,6 +13,7 @@ from offchain.models.estimate import estimate
 from offchain.storage import InvalidCid, Unavailable
 from protocol.architecture import parameter_count
 from protocol.errors import ProtocolError
+from protocol.task import NamedSplit
 
 if TYPE_CHECKING:
     from offchain.training.task import TrainingTask
@@ -43,6 +44,8 @@ def fetch_order(
     while not stopping.is_set() and not too_late():
         try:
             document = fetch_task(detail["order"])
+            if isinstance(document.data.split, NamedSplit) and not config.named_splits:
+                raise Declined("its client named the test fragments, and named_splits is off")
             count = parameter_count(document.architecture)
             if count > config.max_parameters:
                 raise Declined(f"{count} parameters are more than this provider trains")

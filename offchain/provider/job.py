@@ -130,7 +130,13 @@ class Job:
         self.events.note("progress", **asdict(progress))
 
     def _claim(self, improvement: Improvement) -> None:
-        """Commit to a better model; a claim that cannot be placed does not stop the training."""
+        """Commit to a better model; a claim that cannot be placed does not stop the training.
+
+        What does not beat the order's baseline would be shown to everybody, for nothing.
+        """
+        if improvement.score <= int(self._detail["order"]["baseline"]):
+            self.events.note("below_baseline", step=improvement.step, score=improvement.score)
+            return
         oid, account = unhex(self.oid), self._actor.key.address
         body = claim_body(sha256(improvement.model), len(improvement.model))
         committed = commitment(oid, account, body, self._actor.salt(oid, body))

@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-Event = Literal["started", "round", "progress", "claimed", "ended", "given_up"]
+Event = Literal["started", "round", "progress", "below_baseline", "claimed", "ended", "given_up"]
 """A job began; a pool's round began; training goes on (step, loss, best_score, steps_per_s, time_left_s,
-device_bytes); a claim stands on the ledger; the training ended; the order was given up. All bring
+device_bytes); a model does not beat the order's baseline, so it is not claimed; a claim stands on the ledger;
+the training ended; the order was given up. All bring
 ``claimed_score``, that of the last claim; a pool's also ``round`` and ``accounts``, who takes part in it."""
 
 EVERY_S: Final = 1.0

@@ -238,6 +238,8 @@ class Market:
         """Per model the phases in which nobody but its provider's friends can fetch it."""
         self.test_set_hidden = False
         """Whether the client serves the test set to its friends alone."""
+        self.test_elsewhere = False
+        """Whether the test set is of another distribution than what is published for training."""
         self._truth: dict[bytes, Answer] = {}
         self._scored: set[tuple[bytes, bytes]] = set()
         for agent, roles in agents:
@@ -255,7 +257,8 @@ class Market:
         """The name of the model that somebody has for an order; how good it is shows when it is scored."""
         model = f"{entry.oid.hex()} {name}"
         if mid(model) not in self._truth:
-            good = self.choose.randint(600_000, 980_000) if quality is None else quality
+            learned = 0 if self.test_elsewhere else self.choose.randint(600_000, 980_000)
+            good = learned if quality is None else quality
             note = "invalid" if good == INVALID_SCORE else ""
             self._truth[mid(model)] = answer(good, note)
         return model

@@ -7,7 +7,7 @@ for it is allowed to be. The attacker saves the work that the honest do.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -285,6 +285,15 @@ class Hider(Client):
         yield from super().in_reveal(entry, last)
 
 
+class TestsSomethingElse(Client):
+    """Names test fragments of another distribution than the training data: no honest model beats a baseline
+    there, so that it sees all models and pays none."""
+
+    def in_training(self, entry: Entry, last: bool) -> Iterable[Sending]:
+        self.market.test_elsewhere = True
+        return ()
+
+
 class TakesTestSetAway(Agent):
     """The client's accomplice: reports the test set while it is there, so that the client can take it away
     before the verdict and pay the deposit instead of the reward."""
@@ -441,6 +450,24 @@ STRATEGIES: tuple[Strategy, ...] = (
         client=MALLORY,
         most_wei=-REWARD,
         why="it pays the whole reward, and its accomplice's stake",
+    ),
+    Strategy(
+        name="client tests something else",
+        people=lambda: [(TestsSomethingElse(MALLORY), ()), *honest()],
+        client=MALLORY,
+        most_wei=0,
+        results=frozenset({"no model beat the baseline"}),
+        why="all comes back, and it has seen the models of whoever trusted its choice of fragments",
+    ),
+    Strategy(
+        name="client tests something else, its provider knows what",
+        people=lambda: [
+            (TestsSomethingElse(MALLORY), ()),
+            *honest(),
+            (KnowsTheTest("mallory2"), (PROVIDER,)),
+        ],
+        accounts=(MALLORY, "mallory2"),
+        client=MALLORY,
     ),
     Strategy(
         name="self-dealing client",

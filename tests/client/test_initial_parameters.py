@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,17 +17,19 @@ from offchain.client.task_file import Source, load_samples
 from offchain.config import ProviderConfig
 from offchain.data import Fragment
 from offchain.evaluation.score import evaluate
-from offchain.material import fetch_initial
+from offchain.material import fetch_initial, fetch_task
 from offchain.models.artifact import decode_model, encode_model
 from offchain.models.families import mlp
 from offchain.provider import Provider
+from offchain.provider.fetching import Declined, fetch_order
 from offchain.provider.job import Job
+from offchain.provider.progress import NAME, standing
 from offchain.storage import Cid, EmbeddedStore, Gateway, Unavailable
 from offchain.training.engine import TrainingConfig, TrainingTask, train
 from protocol.architecture import Architecture
 from protocol.crypto import Key, sha256
 from protocol.errors import InvalidArtifact, InvalidDocument
-from protocol.task import TaskDocument
+from protocol.task import NamedSplit, TaskDocument
 from tests.chain import chainless_network
 
 TASK = """
@@ -154,14 +157,12 @@ def provider(folder: Path, **changes: Any) -> Provider:
     )
 
 
-def test_a_provider_starts_from_the_task_s_parameters(
-    publisher: Publisher, tmp_path: Path, trained: bytes, digits: Fragment
-) -> None:
-    """With a learning rate that changes nothing, the model it claims is as good as that it started from."""
-    prepared = publisher.prepare(tmp_path, trained)
+def offered(publisher: Publisher, folder: Path, trained: bytes, baseline: int = 0) -> dict[str, Any]:
+    """An order that starts from the parameters, all of its data published."""
+    prepared = publisher.prepare(folder, trained)
     for reference in prepared.document.data.fragments:
         publisher.store.publish(Cid.parse(reference.cid))
-    detail = {
+    return {
         "oid": "0x" + "ab" * 32,
         "blockHash": "0x" + "cd" * 32,
         "deadlineMs": int(time.time() * 1000) + 120_000,
@@ -169,14 +170,54 @@ def test_a_provider_starts_from_the_task_s_parameters(
             "trainWindow": "120",
             "taskLink": prepared.link,
             "taskHash": "0x" + prepared.document.digest().hex(),
+            "baseline": str(baseline),
         },
     }
-    trainer = provider(tmp_path, learning_rate=1e-12, patience_steps=1)
-    job = Job(trainer, trainer.config, detail, tmp_path / "order")
+
+
+def claims_of(detail: dict[str, Any], folder: Path) -> list[Path]:
+    """What a provider claims that starts from such parameters and changes nothing."""
+    trainer = provider(folder, learning_rate=1e-12, patience_steps=1)
+    job = Job(trainer, trainer.config, detail, folder / "order")
     job.start()
     job.join(timeout_s=90)
     assert not job.running
-    (claimed,) = (tmp_path / "order" / "claims").glob("*.safetensors")
-    score = evaluate(claimed.read_bytes(), architecture(), [digits], "accuracy").score
-    assert score > 900_000
+    trainer.close()
+    return list((folder / "order" / "claims").glob("*.safetensors"))
+
+
+def test_a_provider_starts_from_the_task_s_parameters(
+    publisher: Publisher, tmp_path: Path, trained: bytes, digits: Fragment
+) -> None:
+    """With a learning rate that changes nothing, the model it claims is as good as that it started from."""
+    (claimed,) = claims_of(offered(publisher, tmp_path, trained), tmp_path)
+    assert evaluate(claimed.read_bytes(), architecture(), [digits], "accuracy").score > 900_000
+
+
+def test_a_provider_shows_nobody_what_does_not_beat_the_baseline(
+    publisher: Publisher, tmp_path: Path, trained: bytes
+) -> None:
+    assert claims_of(offered(publisher, tmp_path, trained, baseline=1_000_000), tmp_path) == []
+    now = standing(tmp_path / "order" / NAME)
+    assert now is not None and now["event"] == "ended" and now["score"] > 900_000
+    assert now.get("claimed_score") is None
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_orders_whose_client_named_the_test_fragments_may_be_left_alone(
+    publisher: Publisher, tmp_path: Path, trained: bytes, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detail = offered(publisher, tmp_path, trained)
+    document = fetch_task(detail["order"])
+    named = document.model_copy(
+        update={"data": document.data.model_copy(update={"split": NamedSplit(test=(0,))})}
+    )
+    monkeypatch.setattr("offchain.provider.fetching.fetch_task", lambda order: named)
+    trainer = provider(tmp_path, named_splits=wanted)
+    asked = detail, trainer.config, threading.Event(), lambda: False
+    if wanted:
+        assert fetch_order(*asked) is not None
+    else:
+        with pytest.raises(Declined, match="named_splits"):
+            fetch_order(*asked)
     trainer.close()

@@ -78,6 +78,7 @@ def ledger(folder: Path, orders: int = 1) -> Iterator[Ledger]:
             "claims": [],
             "order": {
                 "trainWindow": "300",
+                "baseline": str(-(2**63)),
                 "taskLink": prepared.link,
                 "taskHash": "0x" + prepared.document.digest().hex(),
             },
