@@ -70,6 +70,6 @@ def test_a_dismissed_member_stands_aside_and_comes_back_and_the_order_is_paid(dr
     ordered_by(driver, names, everyone)
     back = driver.status(dismissed)
     assert back is not None and back["member"] == place and back["committeeEpoch"] == 3
-    another = driver.put(train_s=12, validate_s=20)
+    another = driver.put(train_s=30, validate_s=20)
     detail = driver.settled(another)
     assert detail["result"] == "won" and conserved(detail)
