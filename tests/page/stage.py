@@ -84,7 +84,7 @@ async def people(net: Network, api: str) -> None:
     staked += [(f"validator{n}", Role.VALIDATOR, 1 + n) for n in range(1, 3)]
     staked += [(f"verifier{n}", Role.VERIFIER, 1) for n in range(1, 4)]
     staked += [("aggregator0", Role.AGGREGATOR, 10), ("outsider0", Role.PROVIDER, 1)]
-    windows = {"verdict_s": 3, "verdict_reveal_s": 3}
+    windows = {"verdict_s": 5, "verdict_reveal_s": 5, "appeal_s": 2}
     endpoints = {
         "aggregator0": f"tcp://127.0.0.1:5701,{api}",
         "provider1": "http://gpu.example.net:7704",
@@ -122,7 +122,7 @@ async def claimed(net: Network, oid: bytes) -> None:
 
 async def whole_order(net: Network) -> str:
     """One order from the chain to its settlement, with a validator that was wrong and a verdict."""
-    oid = await net.place(train_window=2, validate_window=2, challenge_window=1, baseline=900_000)
+    oid = await net.place(train_window=4, validate_window=6, challenge_window=1, baseline=900_000)
     await claimed(net, oid)
     await phase(net, oid, "reveal")
     await net.send("client", TestRelease, oid=oid, fragments=FRAGMENTS, links=("http://files.example/t",))
