@@ -68,7 +68,7 @@ def follow(network: Network, oid: str, *, quiet: bool) -> Json:
 
 def _ask(network: Network, oid: str) -> Json | None:
     try:
-        return dict(network.get(f"/v1/orders/{oid}"))
+        return network.get(f"/v1/orders/{oid}")
     except (NotFound, LedgerRefused):
         return None
     except NetworkError:

@@ -1,16 +1,18 @@
 """The network at a glance: what `dtn status` and `dtn top` show, read from the API and drawn for a terminal.
 
 Guarantees: one look asks each aggregator once for its status and one of them for orders and settlements; an
-aggregator that does not answer costs at most the network's own time limit and is shown as down. Strings of
-strangers are drawn as plain text without control characters.
+aggregator that does not answer, or with something else, costs at most the network's own time limit and is
+shown as down. Strings of strangers are drawn as plain text without control characters.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -22,32 +24,105 @@ from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, 
 MOST_ROWS: Final = 200
 LATEST: Final = 5
 """Settlements that are shown."""
+NOBODY: Final = "no aggregator answers; start a local network with `dtn devnet up`"
 
 Json = dict[str, Any]
+T = TypeVar("T")
+
+
+Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,40}$")]
+Score = Annotated[str, msgspec.Meta(pattern="^-?[0-9]{1,20}$")]
+
+
+class Standing(msgspec.Struct, frozen=True, rename="camel"):
+    """Where an aggregator stands, as it says itself."""
+
+    member: int | None
+    view: int
+    active: bool
+    primary: int
+    executed: int
+    stable: int
+    origin: int | None
+    waiting: int
+    orders: int
+    clock_ms: int
+    alarms: tuple[str, ...]
+
+
+class Row(msgspec.Struct, frozen=True, rename="camel"):
+    """One order."""
+
+    oid: str
+    phase: str
+    deadline_ms: int | None
+    reward_wei: Wei
+    claim_count: int | None
+    score: Score | None
+    result: str | None
+
+
+class Credit(msgspec.Struct, frozen=True, rename="camel"):
+    """What a settlement brought one account."""
+
+    amount_wei: Wei
+
+
+class Settled(msgspec.Struct, frozen=True, rename="camel"):
+    """One settlement."""
+
+    epoch: int
+    orders: tuple[str, ...]
+    credits: tuple[Credit, ...]
+    gas_used: int
+    tx: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One aggregator at one moment: where it stands, or why that is not known."""
+
+    url: str
+    standing: Standing | None
+    reason: str = ""
+    said: Json = field(default_factory=dict)
+    """Its answer as it is."""
+
+    def as_json(self) -> Json:
+        """One JSON value."""
+        if self.standing is None:
+            return {"url": self.url, "answers": False, "reason": self.reason}
+        return {"url": self.url, "answers": True, **self.said}
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at one moment; orders and settlements are empty when nobody answers."""
+    """What was seen at one moment; orders and settlements are empty where there is a ``problem``."""
 
     at_s: float
-    aggregators: tuple[Json, ...]
-    """Per aggregator its URL, whether it ``answers``, and its status or the ``reason``."""
-    orders: tuple[Json, ...]
-    settlements: tuple[Json, ...]
+    aggregators: tuple[Seen, ...]
+    orders: tuple[Row, ...] = ()
+    settlements: tuple[Settled, ...] = ()
+    said: Json = field(default_factory=lambda: {"orders": [], "settlements": []})
+    """The lists as they were answered."""
+    problem: str = ""
+    """Why they are not known: nobody answers, or somebody does with something else."""
 
     @property
-    def answers(self) -> bool:
-        """Whether anybody does."""
-        return any(each["answers"] for each in self.aggregators)
+    def standing(self) -> list[Standing]:
+        """Of everybody who answers."""
+        return [seen.standing for seen in self.aggregators if seen.standing is not None]
 
     def as_json(self) -> Json:
         """One JSON value."""
-        return {
-            "aggregators": list(self.aggregators),
-            "orders": list(self.orders),
-            "settlements": list(self.settlements),
-        }
+        return {"aggregators": [seen.as_json() for seen in self.aggregators], **self.said}
+
+
+def _read(answer: Any, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as reason:
+        raise NetworkError(f"an aggregator's answer about {what} cannot be read: {reason}") from reason
 
 
 class Overview:
@@ -64,38 +139,51 @@ class Overview:
         for network in (self._all, *(network for _, network in self._each)):
             network.close()
 
-    def statuses(self) -> tuple[Json, ...]:
+    def statuses(self) -> tuple[Seen, ...]:
         """Where every aggregator stands, as each says itself."""
-        found: list[Json] = []
-        for url, network in self._each:
-            try:
-                found.append({"url": url, "answers": True, **network.get("/v1/status")})
-            except (NetworkError, NotFound, LedgerRefused) as reason:
-                found.append({"url": url, "answers": False, "reason": str(reason)})
-        return tuple(found)
+        return tuple(self._status(url, network) for url, network in self._each)
+
+    def _status(self, url: str, network: Network) -> Seen:
+        try:
+            said = network.get("/v1/status")
+            return Seen(url, _read(said, Standing, "itself"), said=said)
+        except (NetworkError, NotFound, LedgerRefused) as reason:
+            return Seen(url, None, str(reason))
 
     def look(self, rows: int = MOST_ROWS) -> Look:
         """Everything once; at most ``rows`` orders."""
-        aggregators = self.statuses()
-        orders: list[Json] = []
-        settlements: list[Json] = []
-        if any(each["answers"] for each in aggregators):
-            try:
-                orders = self._all.get("/v1/orders", limit=max(1, min(rows, MOST_ROWS)))["orders"]
-                settlements = self._all.get("/v1/settlements", limit=LATEST)["settlements"]
-            except (NetworkError, NotFound, LedgerRefused):
-                pass  # whoever answered is gone again: the next look tells
-        return Look(time.time(), aggregators, tuple(orders), tuple(settlements))
+        seen = Look(time.time(), self.statuses())
+        if not seen.standing:
+            return dataclasses.replace(seen, problem=NOBODY)
+        try:
+            orders = self._all.get("/v1/orders", limit=max(1, min(rows, MOST_ROWS)))["orders"]
+            settlements = self._all.get("/v1/settlements", limit=LATEST)["settlements"]
+            return dataclasses.replace(
+                seen,
+                orders=_read(orders, tuple[Row, ...], "orders"),
+                settlements=_read(settlements, tuple[Settled, ...], "settlements"),
+                said={"orders": orders, "settlements": settlements},
+            )
+        except (NetworkError, NotFound, LedgerRefused) as reason:
+            return dataclasses.replace(seen, problem=str(reason))
 
 
 def draw(look: Look, rows: int = MOST_ROWS) -> RenderableType:
     """One look as tables, with at most ``rows`` orders."""
+    if look.problem:
+        return Group(_aggregators(look), Text(), _alert(look.problem))
     return Group(_aggregators(look), Text(), _orders(look, rows), Text(), _settlements(look))
 
 
 def plain(text: object) -> Text:
     """A string from outside: no markup, no control characters."""
     return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)))
+
+
+def _alert(text: str) -> Text:
+    alert = plain(text)
+    alert.stylize("red")
+    return alert
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -106,48 +194,49 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _aggregators(look: Look) -> Table:
-    executed = [each["executed"] for each in look.aggregators if each["answers"]]
-    top = max(executed, default=0)
-    up = len(executed)
+    top = max((standing.executed for standing in look.standing), default=0)
     grid = _table(
-        f"committee: {up} of {len(look.aggregators)} aggregators answer",
+        f"committee: {len(look.standing)} of {len(look.aggregators)} aggregators answer",
         *("API", "view>", "sequence>", "lag>", "checkpoint>", "origin>", "waiting>", "health"),
     )
-    for each in look.aggregators:
-        if not each["answers"]:
-            grid.add_row(plain(each["url"]), *["–"] * 6, Text("down", style="red"))
+    for seen in look.aggregators:
+        now = seen.standing
+        if now is None:
+            grid.add_row(plain(seen.url), *["–"] * 6, Text("down", style="red"))
             continue
-        primary = " *" * (each["member"] is not None and each["member"] == each["primary"])
-        alarms = "; ".join(map(str, each["alarms"]))
-        health = plain(alarms) if alarms else Text("well" if each["active"] else "changing view", "green")
-        if alarms:
-            health.stylize("red")
-        figures = (each["view"], each["executed"], top - each["executed"], each["stable"])
+        primary = " *" * (now.member is not None and now.member == now.primary)
+        figures = (now.view, now.executed, top - now.executed, now.stable)
         grid.add_row(
-            plain(each["url"] + primary),
+            plain(seen.url + primary),
             *map(str, figures),
-            str(each["origin"] if each["origin"] is not None else "–"),
-            str(each["waiting"]),
-            health,
+            str(now.origin if now.origin is not None else "–"),
+            str(now.waiting),
+            _health(now),
         )
     return grid
 
 
+def _health(standing: Standing) -> Text:
+    if not standing.alarms:
+        return Text("well" if standing.active else "changing view", "green")
+    return _alert("; ".join(standing.alarms))
+
+
 def _orders(look: Look, rows: int) -> Table:
-    ahead_ms = next((e["clockMs"] for e in look.aggregators if e["answers"]), look.at_s * 1000)
+    now_ms = next((standing.clock_ms for standing in look.standing), int(look.at_s * 1000))
     grid = _table("orders", "order", "phase", "left>", "reward>", "claims>", "score>", "result")
     for order in look.orders[:rows]:
         left = "–"
-        if order["deadlineMs"] is not None:
-            left = f"{max(0, order['deadlineMs'] - ahead_ms) // 1000} s"
+        if order.deadline_ms is not None:
+            left = f"{max(0, order.deadline_ms - now_ms) // 1000} s"
         grid.add_row(
-            plain(short(order["oid"], 16)),
-            plain(order["phase"]),
+            plain(short(order.oid, 16)),
+            plain(order.phase),
             left,
-            tokens(order["rewardWei"]),
-            str(order["claimCount"] if order["claimCount"] is not None else "–"),
-            percent(order["score"]),
-            plain(str(order["result"] or "")[:60]),
+            tokens(order.reward_wei),
+            str(order.claim_count if order.claim_count is not None else "–"),
+            percent(order.score),
+            plain((order.result or "")[:60]),
         )
     return grid
 
@@ -155,7 +244,7 @@ def _orders(look: Look, rows: int) -> Table:
 def _settlements(look: Look) -> Table:
     grid = _table("latest settlements", "epoch>", "orders>", "accounts>", "paid>", "gas>", "transaction")
     for each in look.settlements:
-        paid = sum(int(credit["amountWei"]) for credit in each["credits"])
-        figures = (each["epoch"], len(each["orders"]), len(each["credits"]))
-        grid.add_row(*map(str, figures), tokens(paid), str(each["gasUsed"]), plain(short(each["tx"], 16)))
+        paid = sum(int(credit.amount_wei) for credit in each.credits)
+        figures = (each.epoch, len(each.orders), len(each.credits))
+        grid.add_row(*map(str, figures), tokens(paid), str(each.gas_used), plain(short(each.tx, 16)))
     return grid

@@ -47,6 +47,19 @@ class NetworkError(ProtocolError):
     """No aggregator answers, or they do not agree."""
 
 
+class Malformed(NetworkError, KeyError):
+    """An aggregator's answer lacks something that the API promises."""
+
+    __str__ = Exception.__str__
+
+
+class Answer(dict[str, Any]):
+    """An object in an answer: what it lacks is the aggregator's fault, not a bug here."""
+
+    def __missing__(self, name: str) -> Any:
+        raise Malformed(f"an aggregator's answer lacks {name!r}; ask another one")
+
+
 class NotFound(ProtocolError):
     """The network does not know what was asked for."""
 
@@ -110,7 +123,7 @@ class Network:
 
     # Asking ----------------------------------------------------------------------------------------
 
-    def get(self, path: str, **params: str | int) -> Any:
+    def get(self, path: str, **params: str | int) -> Answer:
         """The answer of the first aggregator that gives one.
 
         Raises:
@@ -125,6 +138,9 @@ class Network:
                 answer = self._ask("GET", url + path, params=params)
             except httpx.HTTPError as reason:
                 failures.append(f"{url}: {reason or type(reason).__name__}")
+                continue
+            if not isinstance(answer, Answer):
+                failures.append(f"{url}: answers with no JSON object")
                 continue
             self._first = index
             return answer
@@ -141,7 +157,7 @@ class Network:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             answer = self.get(path, **params | ({"cursor": cursor} if cursor else {}))
-            rows = answer.get(name) if isinstance(answer, dict) else None
+            rows = answer.get(name)
             if not isinstance(rows, list):
                 raise NetworkError(f"what aggregators answer to {path} is no list of {name}")
             yield from rows
@@ -233,12 +249,12 @@ class Network:
                 if len(data) > MAX_ANSWER_BYTES:
                     raise httpx.ReadError(f"{url} answers with more than {MAX_ANSWER_BYTES} bytes")
         try:
-            answer = json.loads(data)
-        except ValueError as reason:
+            answer = json.loads(data, object_hook=Answer)
+        except (ValueError, RecursionError) as reason:
             raise httpx.ReadError(f"{url} does not answer with JSON") from reason
         if response.is_success:
             return answer
-        error = answer.get("error") if isinstance(answer, dict) else None
+        error = answer.get("error") if isinstance(answer, Answer) else None
         error = error if isinstance(error, dict) else {}
         code, text = str(error.get("code", "")), str(error.get("reason", ""))
         if response.status_code == 404:
@@ -319,7 +335,7 @@ class Network:
                 failure = f"{url}: {reason or type(reason).__name__}"
                 time.sleep(0.2)
                 continue
-            if not isinstance(answer, dict) or answer.get("status") != "accepted":
+            if not isinstance(answer, Answer) or answer.get("status") != "accepted":
                 failure = f"{url} has not seen it ordered yet"
                 continue
             try:

@@ -133,7 +133,8 @@ def watch(
 def _agreed(network: Network, oid: str, committee: Callable[[], Committee | None]) -> Json | None:
     """What f + 1 members say of the order; none if it is not there, or they do not agree (yet)."""
     try:
-        return dict(network.agreed(f"/v1/orders/{oid}", lambda answer: answer, committee()))
+        found: Json = network.agreed(f"/v1/orders/{oid}", lambda answer: {**answer}, committee())
+        return found
     except (NotFound, LedgerRefused):
         return None
     except NetworkError as reason:

@@ -23,7 +23,7 @@ from dtn.output import (
     wei,
     write_model,
 )
-from dtn.overview import Overview
+from dtn.overview import NOBODY, Overview
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
@@ -321,22 +321,22 @@ def status(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     found = overview.statuses()
     overview.close()
     if as_json:
-        print_json({"aggregators": list(found)})
+        print_json({"aggregators": [seen.as_json() for seen in found]})
         return
     rows = [
         (
-            f["url"],
-            f["view"],
-            f["primary"],
-            f["executed"],
-            f["origin"],
-            f["orders"],
-            "; ".join(f["alarms"]) or "none",
+            seen.url,
+            now.view,
+            now.primary,
+            now.executed,
+            now.origin,
+            now.orders,
+            "; ".join(now.alarms) or "none",
         )
-        if f["answers"]
-        else (f["url"], "down", None, None, None, None, None)
-        for f in found
+        if (now := seen.standing) is not None
+        else (seen.url, "down", None, None, None, None, None)
+        for seen in found
     ]
     table("aggregators", ("API", "view", "primary", "executed", "origin", "orders", "alarms"), rows)
-    if not any(f["answers"] for f in found):
-        raise NetworkError("no aggregator answers; start a local network with `dtn devnet up`")
+    if all(seen.standing is None for seen in found):
+        raise NetworkError(NOBODY)

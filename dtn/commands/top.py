@@ -38,8 +38,8 @@ def top(
                 print_json(look.as_json())
             else:
                 console.print(draw(look))
-            if not look.answers:
-                raise NetworkError("no aggregator answers; start a local network with `dtn devnet up`")
+            if look.problem:
+                raise NetworkError(look.problem)
             return
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:

@@ -139,6 +139,22 @@ def test_nonsense_from_a_member_is_no_answer_and_stops_nobody(status: int, lie: 
         assert asked("http://[", "http://a b", liar, honest, second)["mid"] == "0x01"
 
 
+@pytest.mark.parametrize("lie", [b"[]", b"7", b"null", b"[" * 100_000])
+def test_what_is_no_object_is_no_answer(lie: bytes) -> None:
+    with serving(lambda path: (200, lie)) as liar, serving(saying()) as honest:
+        with contextlib.closing(Network(chainless_network(liar, honest))) as network:
+            assert network.get("/v1/x")["mid"] == "0x01"
+        with contextlib.closing(Network(chainless_network(liar))) as network, pytest.raises(NetworkError):
+            network.get("/v1/x")
+
+
+def test_what_an_answer_lacks_is_an_error_that_names_it() -> None:
+    with serving(lambda path: (200, b'{"order": {}}')) as liar:
+        network = Network(chainless_network(liar))
+        with contextlib.closing(network), pytest.raises(NetworkError, match="lacks 'dataRoot'"):
+            network.get("/v1/x")["order"]["dataRoot"]
+
+
 def test_a_refusal_is_told_with_its_reason() -> None:
     with (
         serving(refusing) as one,

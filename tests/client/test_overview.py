@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from dtn.app import app
 from dtn.overview import Overview, draw, plain
-from offchain.network import NetworkFile
+from offchain.network import NetworkError, NetworkFile
 from protocol.chain.deployment import AddressBook
 from tests.api.network import Network, running
 from tests.api.test_api import hexed
+from tests.scripts.serving import serving
 
+Json = dict[str, Any]
 ADDRESS = "0x" + "11" * 20
 BOOK = dict.fromkeys(
     ("parameters", "token", "registry", "orders", "committee", "settlement", "treasury"), ADDRESS
@@ -97,6 +99,47 @@ def test_when_nobody_answers_the_command_says_so(tmp_path: Path) -> None:
     path = network_file(tmp_path, "http://127.0.0.1:9")
     done = CliRunner().invoke(app, ["top", "--once", "--network", str(path)])
     assert done.exit_code == 1 and "0 of 1" in done.output
+
+
+STATUS: Json = {
+    **dict.fromkeys(("member", "view", "primary", "executed", "stable", "waiting", "orders", "clockMs"), 1),
+    "active": True,
+    "origin": None,
+    "alarms": [],
+}
+
+
+@pytest.mark.parametrize("command", [["top", "--once"], ["status"]])
+@pytest.mark.parametrize(
+    "lie",
+    [{"executed": "9"}, {"alarms": 5}, {"clockMs": None}, {"view": [1]}, {"active": {}}, {"primary": ""}],
+)
+def test_a_member_whose_status_is_none_is_shown_as_down(
+    tmp_path: Path, lie: Json, command: list[str]
+) -> None:
+    def answer(path: str, of: Json) -> tuple[int, bytes]:
+        lists = {"orders": [], "settlements": []}
+        return 200, json.dumps(of if path.startswith("/v1/status") else lists).encode()
+
+    with (
+        serving(lambda path: answer(path, STATUS)) as well,
+        serving(lambda p: answer(p, STATUS | lie)) as ill,
+    ):
+        done = CliRunner().invoke(app, [*command, "--network", str(network_file(tmp_path, ill, well))])
+    assert done.exit_code == 0, done.output
+    assert "down" in done.output
+
+
+@pytest.mark.parametrize("lie", [{}, {"orders": 5}, {"orders": [{}]}, {"orders": [7]}, {"settlements": [[]]}])
+def test_lists_that_are_none_are_an_error(tmp_path: Path, lie: Json) -> None:
+    def answer(path: str) -> tuple[int, bytes]:
+        lists = {"orders": [], "settlements": []} | lie if lie else {}
+        return 200, json.dumps(STATUS if path.startswith("/v1/status") else lists).encode()
+
+    with serving(answer) as liar:
+        path = network_file(tmp_path, liar)
+        done = CliRunner().invoke(app, ["top", "--once", "--network", str(path)])
+    assert isinstance(done.exception, NetworkError) and "an aggregator's answer" in str(done.exception)
 
 
 @pytest.mark.parametrize("text", ["\x1b[31m", "a\nb", "\u202egpj.exe", "\x07"])
