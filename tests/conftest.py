@@ -6,6 +6,8 @@ processes come first: they mostly wait, and what computes fills the gaps.
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 
@@ -15,3 +17,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A short name for bytes, the same in every worker, that people can read."""
+    if not isinstance(val, bytes):
+        return None
+    return f"{len(val)}-bytes-{hashlib.sha256(val).hexdigest()[:6]}"
