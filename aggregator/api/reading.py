@@ -99,8 +99,9 @@ class Reader:
         """The answer to ``request`` as of a sequence number; ``build`` is asked only if it must be."""
         mark = f"{self.kind}{sequence}"
         headers = {"ETag": f'W/"{mark}"', "Cache-Control": "no-cache"}
-        told = request.headers.get("if-none-match", "")
-        if told == "*" or headers["ETag"] in (tag.strip() for tag in told.split(",")):
+        # Not "*": whether there is anything at this path is only known once it is built.
+        told = request.headers.get("if-none-match", "").split(",")
+        if headers["ETag"] in (tag.strip() for tag in told):
             return Response(status_code=304, headers=headers)
         if mark != self._mark:
             self._mark, self._kept, self._kept_bytes = mark, {}, 0

@@ -59,6 +59,8 @@ def add_reads(app: FastAPI, node: Aggregator) -> None:
     reader, listing = Reader("executed-"), Listing(node)
     _orders(app, node, reader, listing)
     _accounts(app, node, reader, listing)
+    _nodes(app, node, reader, listing)
+    _settlements(app, node, reader, listing)
     _proofs(app, node, Reader("stable-"))
 
 
@@ -145,28 +147,32 @@ def _orders(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) ->
         return answer(request, lambda: views.model_json(entry, settlement))
 
 
+def _receipts_page(
+    node: Aggregator, account: bytes, limit: int, cursor: str | None, wanted: Any = None
+) -> Json:
+    before = None
+    if cursor:
+        epoch, source, number = RECEIPTS.decode(cursor)
+        try:
+            before = (-int(epoch), bytes.fromhex(str(source)), int(number))
+        except ValueError as reason:
+            raise ApiError(400, "BadCursor", "give back what `next` of a page said") from reason
+    rows = (
+        ((-epoch, source.hex(), number), (receipt, settlement))
+        for (epoch, source, number), receipt, settlement in node.archive.receipts_of(account, before)
+    )
+    found = page(rows, RECEIPTS, limit, wanted)
+    return {"receipts": [views.paid_receipt_json(*row) for row in found.rows], "next": found.next}
+
+
+def _credits_page(node: Aggregator, account: bytes, limit: int, cursor: str | None) -> Json:
+    after = int(CREDITS.decode(cursor)[0]) if cursor else 0
+    taken = list(itertools.islice(node.archive.credits_of(account, after), limit + 1))
+    found = page((((epoch,), (epoch, *rest)) for epoch, *rest in taken), CREDITS, limit)
+    return {"credits": [views.credit_json(*row) for row in found.rows], "next": found.next}
+
+
 def _accounts(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) -> None:
-    def receipts_page(account: bytes, limit: int, cursor: str | None, wanted: Any = None) -> Json:
-        before = None
-        if cursor:
-            epoch, source, number = RECEIPTS.decode(cursor)
-            try:
-                before = (-int(epoch), bytes.fromhex(str(source)), int(number))
-            except ValueError as reason:
-                raise ApiError(400, "BadCursor", "give back what `next` of a page said") from reason
-        rows = (
-            ((-epoch, source.hex(), number), (receipt, settlement))
-            for (epoch, source, number), receipt, settlement in node.archive.receipts_of(account, before)
-        )
-        found = page(rows, RECEIPTS, limit, wanted)
-        return {"receipts": [views.paid_receipt_json(*row) for row in found.rows], "next": found.next}
-
-    def credits_page(account: bytes, limit: int, cursor: str | None) -> Json:
-        after = int(CREDITS.decode(cursor)[0]) if cursor else 0
-        taken = list(itertools.islice(node.archive.credits_of(account, after), limit + 1))
-        found = page((((epoch,), (epoch, *rest)) for epoch, *rest in taken), CREDITS, limit)
-        return {"credits": [views.credit_json(*row) for row in found.rows], "next": found.next}
-
     @app.get("/v1/accounts/{account}", response_model=schema.Account)
     async def account_of(request: Request, account: Account) -> Response:
         """Stakes, pending receipts, the latest settled receipts and the first claimable credits."""
@@ -174,7 +180,8 @@ def _accounts(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) 
         sequence, pending = listing.pending(who)
 
         def build() -> Json:
-            receipts, credits_ = receipts_page(who, MAX_LISTED, None), credits_page(who, MAX_CREDITS, None)
+            receipts = _receipts_page(node, who, MAX_LISTED, None)
+            credits_ = _credits_page(node, who, MAX_CREDITS, None)
             return {
                 "account": views.hexed(who),
                 "nextNonce": str(node.state.nonces.get(who, -1) + 1),
@@ -201,9 +208,10 @@ def _accounts(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) 
         def wanted(row: tuple[Any, Settlement]) -> bool:
             return role is None or row[0].role == role
 
-        return reader.answer(
-            request, node.state.sequence, lambda: receipts_page(parsed(account), limit, cursor, wanted)
-        )
+        def build() -> Json:
+            return _receipts_page(node, parsed(account), limit, cursor, wanted)
+
+        return reader.answer(request, node.state.sequence, build)
 
     @app.get("/v1/accounts/{account}/credits", response_model=schema.Credits)
     async def credits_of(
@@ -214,9 +222,11 @@ def _accounts(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) 
     ) -> Response:
         """Credits with the proofs that ``Settlement.claim`` needs, oldest first."""
         return reader.answer(
-            request, node.state.sequence, lambda: credits_page(parsed(account), limit, cursor)
+            request, node.state.sequence, lambda: _credits_page(node, parsed(account), limit, cursor)
         )
 
+
+def _nodes(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) -> None:
     @app.get("/v1/nodes", response_model=schema.Nodes)
     async def nodes(
         request: Request, role: WordFilter = None, limit: Limit = MAX_LISTED, cursor: CursorText = None
@@ -235,6 +245,8 @@ def _accounts(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) 
 
         return reader.answer(request, sequence, build)
 
+
+def _settlements(app: FastAPI, node: Aggregator, reader: Reader, listing: Listing) -> None:
     @app.get("/v1/settlements", response_model=schema.Settlements)
     async def settlements(request: Request, limit: Limit = 100, cursor: CursorText = None) -> Response:
         """Settlements, latest first."""

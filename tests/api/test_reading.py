@@ -155,6 +155,8 @@ def test_what_has_not_changed_is_not_sent_again(tmp_path: Path) -> None:
             tag = first.headers["etag"]
             again = await net.http.get(path, headers={"If-None-Match": f'W/"other", {tag}'})
             assert again.status_code == 304 and again.content == b"" and again.headers["etag"] == tag
+        nothing = await net.http.get(f"/v1/orders/{'ab' * 32}", headers={"If-None-Match": "*"})
+        assert nothing.status_code == 404
         await net.place()
         later = await net.http.get("/v1/orders", headers={"If-None-Match": tag})
         assert later.status_code == 200 and len(later.json()["orders"]) == 2
