@@ -1,8 +1,8 @@
 """Serving as a juror: committing and revealing verdicts in disputes this account is not party to.
 
 Shared by validators, verifiers and, where a larger jury is called, providers (PoT 2.5 "Concurrent Roles": any
-node can verify). Nothing that a verdict
-needs is kept in memory: a restarted juror opens what it committed to.
+node can verify). Nothing that a verdict needs is kept in memory: a restarted juror opens what it had
+committed to.
 """
 
 from __future__ import annotations

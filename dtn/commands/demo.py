@@ -130,25 +130,8 @@ def _pay_out(devnet: Devnet, detail: dict[str, Any]) -> list[int]:
     """The treasury plays keeper: it pays every account its credits out of the settlement contract."""
     file = devnet.network()
     keeper = Client(file, devnet.key("treasury"), devnet.folder / "data" / "keeper")
-    chain = keeper.chain()
-    gas = []
-    for credit in detail["settlement"]["credits"]:
-        account = bytes.fromhex(credit["account"][2:])
-        path = f"/v1/accounts/{credit['account']}/credits"
-        due = [
-            item
-            for item in keeper.network.pages(path, "credits")
-            if not chain.claimed(account, item["epoch"])
-        ]
-        if due:
-            receipt = chain.claim(
-                account,
-                [item["epoch"] for item in due],
-                [int(item["amountWei"]) for item in due],
-                [[bytes.fromhex(part[2:]) for part in item["proof"]] for item in due],
-            )
-            gas.append(int(receipt["gasUsed"]))
-    return gas
+    accounts = [credit["account"] for credit in detail["settlement"]["credits"]]
+    return [gas for account in accounts for gas in keeper.claim(bytes.fromhex(account[2:])).gas]
 
 
 def _show(result: dict[str, Any], devnet: Devnet, kept: bool) -> None:

@@ -264,12 +264,19 @@ def claim(
     """Pay out all settled credits of an account. Anyone may; the account gets the tokens."""
     client, settings = client_of(config)
     account_bytes = parse_id(address, 20, "an address") if address else settings.key().address
-    amount, epochs = client.claim(account_bytes)
+    paid = client.claim(account_bytes)
     if as_json:
-        print_json({"account": "0x" + account_bytes.hex(), "amount_wei": str(amount), "epochs": epochs})
+        print_json(
+            {
+                "account": "0x" + account_bytes.hex(),
+                "amount_wei": str(paid.amount_wei),
+                "epochs": list(paid.epochs),
+            }
+        )
         return
     console.print(
-        f"paid {tokens(amount)} tokens of {len(epochs)} epochs to 0x{account_bytes.hex()}", soft_wrap=True
+        f"paid {tokens(paid.amount_wei)} tokens of {len(paid.epochs)} epochs to 0x{account_bytes.hex()}",
+        soft_wrap=True,
     )
 
 

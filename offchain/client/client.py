@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.task_file import TaskFile, load_data
 from offchain.committee import Committee, read_committee
 from offchain.config import read_key
+from offchain.economics.answers import fetch_credits
 from offchain.models.artifact import decode_model
 from offchain.network import Network, NetworkFile
 from offchain.storage import Cid, EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
@@ -40,6 +41,9 @@ from protocol.transactions import Order, data_root, order_id
 
 log = logging.getLogger(__name__)
 
+MOST_CLAIMED: Final = 50
+"""Credits paid out in one transaction, far below what a block takes."""
+
 Json = dict[str, Any]
 
 
@@ -60,6 +64,16 @@ class PlacedOrder:
     order: Order
     transaction_hash: bytes
     gas_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Credits that were paid out."""
+
+    amount_wei: int
+    epochs: tuple[int, ...]
+    gas: tuple[int, ...]
+    """Gas of each transaction it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,21 +254,29 @@ class Client:
 
     # Money -----------------------------------------------------------------------------------------
 
-    def claim(self, account: bytes) -> tuple[int, list[int]]:
-        """Pay out every settled credit of ``account`` (anyone may); returns the sum in wei and the epochs."""
+    def claim(self, account: bytes) -> Claimed:
+        """Pay out every settled credit of ``account`` (anyone may), at most `MOST_CLAIMED` in a transaction.
+
+        Raises:
+            NetworkError: no aggregator answers, or not as it should.
+            ChainError: the chain refused; what was paid before stays paid.
+        """
         chain = self.chain()
-        due = [
-            credit
-            for credit in self.network.pages(f"/v1/accounts/0x{account.hex()}/credits", "credits")
-            if not chain.claimed(account, credit["epoch"])
-        ]
-        if not due:
-            return 0, []
-        epochs = [credit["epoch"] for credit in due]
-        amounts = [int(credit["amountWei"]) for credit in due]
-        proofs = [[bytes.fromhex(item[2:]) for item in credit["proof"]] for credit in due]
-        chain.claim(account, epochs, amounts, proofs)
-        return sum(amounts), epochs
+        credits_ = fetch_credits(self.network, "0x" + account.hex())
+        due = [credit for credit in credits_ if not chain.claimed(account, credit.epoch)]
+        gas = []
+        for start in range(0, len(due), MOST_CLAIMED):
+            some = due[start : start + MOST_CLAIMED]
+            receipt = chain.claim(
+                account,
+                [credit.epoch for credit in some],
+                [credit.amount_wei for credit in some],
+                [credit.proof for credit in some],
+            )
+            gas.append(int(receipt["gasUsed"]))
+        return Claimed(
+            sum(credit.amount_wei for credit in due), tuple(credit.epoch for credit in due), tuple(gas)
+        )
 
     def reclaim(self, oid: bytes) -> Reclaimed:
         """Take back the escrow of an own order that the network let lapse (``OrderBook.reclaim``).

@@ -1,4 +1,4 @@
-"""What aggregators answer about orders, nodes and settlements, as far as money goes: read and checked.
+"""What aggregators answer about money, in orders, nodes, credits and settlements: read and checked.
 
 Guarantees: at most `MOST` orders and `MOST_SETTLEMENTS` settlements are asked for, the latest first; an
 answer that cannot be read is an error, never a silent gap.
@@ -98,6 +98,14 @@ class Settled(NamedTuple):
 
     gas: int
     oids: tuple[str, ...]
+
+
+class Credit(NamedTuple):
+    """What an account is paid for one epoch, and the proof that ``Settlement.claim`` wants."""
+
+    epoch: int
+    amount_wei: int
+    proof: tuple[bytes, ...]
 
 
 @contextmanager
@@ -208,4 +216,22 @@ def fetch_stakes(network: Network, account: str) -> list[Stake]:
                 locked_wei=int(each["lockedWei"]),
             )
             for each in listed["stakes"]
+        ]
+
+
+def fetch_credits(network: Network, account: str) -> list[Credit]:
+    """Settled credits of ``account`` (0x-hex), paid out or not, oldest first.
+
+    Raises:
+        NetworkError: no aggregator answers, or not as it should.
+    """
+    listed = list(network.pages(f"/v1/accounts/{account}/credits", "credits"))
+    with _readable("credits"):
+        return [
+            Credit(
+                int(each["epoch"]),
+                int(each["amountWei"]),
+                tuple(bytes.fromhex(str(part).removeprefix("0x")) for part in each["proof"]),
+            )
+            for each in listed
         ]
