@@ -88,12 +88,15 @@ class Agreement:
         self._view_changes: dict[int, dict[int, ViewChange]] = {}
         self._new_view: NewView | None = None
         self._now_ms = 0
+        self._ticked_ms = 0
         self._progress_ms = 0
         self._entered_ms = 0
         self._wanted_ms = 0
         self._said_ms = 0
         self._fetched_ms = 0
         self._fruitless_views = 0
+        self._heard = {self.index}
+        """Who was heard since the start, until they are a quorum."""
         self._out: list[Effect] = []
 
     # Questions the node may ask --------------------------------------------------------------------

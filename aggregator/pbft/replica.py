@@ -83,8 +83,10 @@ class Replica(Views):
         match event:
             case Tick():
                 if not self._now_ms:
-                    self._progress_ms = self._entered_ms = event.now_ms  # patience starts when the clock does
-                self._now_ms = max(self._now_ms, event.now_ms)
+                    self._entered_ms = event.now_ms  # patience starts when the clock does
+                if event.now_ms - self._ticked_ms >= self.limits.view_timeout_ms // 2:
+                    self._progress_ms = event.now_ms  # who slept suspects nobody of what it slept through
+                self._now_ms = self._ticked_ms = max(self._now_ms, event.now_ms)
                 self._on_tick(event.waiting_since_ms)
             case Received():
                 self._now_ms = max(self._now_ms, event.now_ms)
@@ -103,6 +105,7 @@ class Replica(Views):
     def _on_message(self, sender: int, event: Received) -> None:
         """Dispatch; whatever a peer gets wrong becomes evidence, never an exception."""
         message = event.message
+        self._hear(sender)
         try:
             match message:
                 case PrePrepare():
@@ -136,6 +139,18 @@ class Replica(Views):
 
     # Time ------------------------------------------------------------------------------------------
 
+    def _hear(self, sender: int) -> None:
+        """Note who is up: patience with the primary starts once a quorum is."""
+        if self._quorum_heard or not 0 <= sender < self.members.count:
+            return
+        self._heard.add(sender)
+        if self._quorum_heard:
+            self._progress_ms = self._entered_ms = self._now_ms
+
+    @property
+    def _quorum_heard(self) -> bool:
+        return len(self._heard) >= self.members.quorum
+
     def _timeout_ms(self) -> int:
         return min(
             self.limits.view_timeout_ms << min(self._fruitless_views, 10), self.limits.max_view_timeout_ms
@@ -154,6 +169,10 @@ class Replica(Views):
                 self._wanted_ms = now_ms
             elif now_ms - self._wanted_ms >= self._timeout_ms():
                 self._leave_for(self.view + 1)
+            return
+        # Before a quorum is up nothing can be ordered, whoever is primary; and who asks for a view alone
+        # stands aside until the others change theirs.
+        if not self._quorum_heard:
             return
         waiting = [waiting_since_ms] if waiting_since_ms is not None else []
         waiting += [

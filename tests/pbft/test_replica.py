@@ -59,6 +59,36 @@ def test_two_primaries_in_a_row_may_fail_in_a_committee_of_seven() -> None:
     assert network.executed()[2:] == [1] * 5
 
 
+@pytest.mark.parametrize("last", range(4))
+def test_who_is_up_before_the_others_suspects_nobody(last: int) -> None:
+    """Members start one after the other, work waiting for them, the primary at any place in the row."""
+    net = Committee(4)
+    for index in range(4):
+        net.crash(index)
+    order = [index for index in range(4) if index != last] + [last]
+    for index in order:
+        net.restart(index)
+        net.submit(b"waits", to={index})
+        net.run(10 * LIMITS.view_timeout_ms if index != order[2] else LIMITS.view_timeout_ms // 2)
+    net.run(3_000)
+    assert net.executed() == [1] * 4
+    assert [(m.replica.view, m.replica.active) for m in net.machines] == [(0, True)] * 4
+
+
+@pytest.mark.parametrize("index", range(1, 4))
+def test_who_slept_suspects_nobody_of_what_it_slept_through(index: int) -> None:
+    """A process that the machine did not run for a while, or whose clock leapt."""
+    net = Committee(4)
+    net.run(100)
+    net.submit(b"known to it before it sleeps")
+    net.machines[index].up = False
+    net.run(5 * LIMITS.view_timeout_ms)
+    net.machines[index].up = True
+    net.run(3_000)
+    assert net.executed() == [1] * 4
+    assert [(m.replica.view, m.replica.active) for m in net.machines] == [(0, True)] * 4
+
+
 def test_a_batch_prepared_before_a_view_change_keeps_its_number() -> None:
     """Commits of view 0 are lost after the batch is prepared; view 1 must propose the same batch again."""
     network = Committee()
