@@ -47,7 +47,7 @@ types: install
 test-contracts: install
 	forge test
 	ape compile --force
-	ape test tests/contracts
+	CONTRACT_COVERAGE=1 ape test tests/contracts
 
 # Two workers: the tests that drive real processes mostly wait (tests/conftest.py).
 test-python: install

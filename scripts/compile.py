@@ -38,7 +38,7 @@ def compile_contracts() -> dict[str, str]:
     """
     os.environ.setdefault("SOLCX_BINARY_PATH", str(ROOT / "build" / "solc"))
     try:
-        output = solcx.compile_standard(_request(), solc_version=COMPILER)
+        output = solcx.compile_standard(request(), solc_version=COMPILER)
     except solcx.exceptions.SolcNotInstalled as reason:
         raise CompileError("the compiler is missing: run 'make build/solc' first") from reason
     except solcx.exceptions.SolcError as reason:
@@ -46,7 +46,7 @@ def compile_contracts() -> dict[str, str]:
     return {f"{name}.json": _artifact(output, name) for name in CONTRACTS}
 
 
-def _request() -> dict[str, Any]:
+def request() -> dict[str, Any]:
     """The standard-JSON input: our sources and every library source they reach."""
     return {
         "language": "Solidity",

@@ -17,6 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the fixtures in ape's run only: elsewhere ape may not even be installed."""
     if _is_ape_run(config):
         config.pluginmanager.import_plugin("contract_fixtures")
+        config.pluginmanager.import_plugin("contract_coverage")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -96,6 +96,44 @@ def test_a_report_with_a_slash_and_no_order_pays_out_of_the_slash_alone(
     assert network.token.balanceOf(network.settlement) == 0
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 8, 9])
+def test_trees_of_any_shape_pay_each_of_their_accounts(
+    network: Network, stranger: Any, members: list[Key], placed: bytes, count: int
+) -> None:
+    earned = [(bytes([place]) * 20, (105 // count) * TOKEN) for place in range(1, count)]
+    earned.append((bytes([count]) * 20, 105 * TOKEN - sum(amount for _, amount in earned)))
+    settle(network, stranger, members, orders=placed, credits=pack_credits(earned))
+    for account, amount in earned:
+        network.settlement.claim(account, [1], [amount], [proof_of(earned, account)], sender=stranger)
+        assert network.token.balanceOf(account) == amount
+
+
+def test_all_of_the_largest_committee_may_sign(network: Network, deployer: Any, stranger: Any) -> None:
+    keys = committee_keys(256)
+    network.committee.change([key.address for key in keys], 256, sender=deployer)
+    report = make_report(network)
+    signatures = sign(network, report, keys)
+    with ape.reverts(network.settlement.Settlement__TooFewSigners, have=255, need=256):
+        network.settlement.update(report, 2**256 - 2, signatures[65:], sender=stranger)
+    network.settlement.update(report, 2**256 - 1, signatures, sender=stranger)
+    assert network.settlement.lastEpoch() == 1
+
+
+def test_a_signature_counts_on_one_chain_only(network: Network, stranger: Any, members: list[Key]) -> None:
+    """A fork takes another chain id: what is signed there settles nothing here, nor the other way round."""
+    provider, report = ape.networks.provider, make_report(network)
+    here, home = bytes(network.settlement.digestOf(report)), provider.chain_id
+    provider.make_request("anvil_setChainId", [home + 1])
+    try:
+        forked = bytes(network.settlement.digestOf(report))
+    finally:
+        provider.make_request("anvil_setChainId", [home])
+    assert forked != here == bytes(network.settlement.digestOf(report))
+    signatures = b"".join(key.sign(forked) for key in members[:3])
+    with ape.reverts(network.settlement.Settlement__SignatureInvalid):
+        network.settlement.update(report, 0b0111, signatures, sender=stranger)
+
+
 def test_an_empty_report_moves_nothing_and_has_no_root(
     network: Network, stranger: Any, members: list[Key]
 ) -> None:

@@ -43,11 +43,12 @@ def test_a_stranger_changes_nothing(network: Network, stranger: Any) -> None:
 
 
 def test_a_value_out_of_bounds_is_refused(network: Network, deployer: Any) -> None:
-    rule, key = PARAMETERS["accuser_bps"], parameter_key("accuser_bps")
-    with ape.reverts(
-        network.parameters.Parameters__OutOfBounds, key=key, have=rule.high + 1, low=rule.low, high=rule.high
-    ):
-        network.parameters.set(key, rule.high + 1, sender=deployer)
+    rule, key = PARAMETERS["update_s"], parameter_key("update_s")
+    for value in (rule.low - 1, rule.high + 1):
+        with ape.reverts(
+            network.parameters.Parameters__OutOfBounds, key=key, have=value, low=rule.low, high=rule.high
+        ):
+            network.parameters.set(key, value, sender=deployer)
 
 
 def test_an_unknown_key_is_refused_never_zero(network: Network, deployer: Any) -> None:
