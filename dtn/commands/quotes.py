@@ -64,6 +64,7 @@ def provider(network: Network, oid: str, account: str, cost_wei_per_hour: int, a
         ("breaks even at", f"{tokens(quote.break_even_wei_per_hour)} tokens per hour"),
         ("locked until the order is sealed", f"{tokens(quote.locked_wei)} tokens"),
         ("lost if the claim is never revealed", f"{tokens(quote.at_risk_wei)} tokens"),
+        ("lost if your model cannot be fetched", f"{tokens(quote.irretrievable_wei)} tokens"),
         ("out of", f"{quote.orders_seen} orders like it; you won {quote.own_wins} of {quote.own_claims}"),
     ]
     table(f"training {oid}", ("", ""), rows)
@@ -85,7 +86,7 @@ def validator(network: Network, oid: str, account: str, v_stake_wei: int | None,
         ("expected", f"{tokens(quote.expected_wei)} tokens"),
         ("locked until the order is sealed", f"{tokens(quote.locked_wei)} tokens"),
         ("lost if no score is revealed", f"{tokens(quote.at_risk_wei)} tokens"),
-        ("lost if a verdict finds your scores wrong", f"up to {tokens(quote.locked_wei)} tokens"),
+        ("lost if a verdict finds your scores wrong", f"up to {tokens(quote.wrong_wei)} tokens"),
         ("out of", f"{quote.orders_seen} orders like it"),
     ]
     table(f"validating {oid}", ("", ""), rows)

@@ -49,6 +49,8 @@ class ProviderQuote:
     """From the claim until the order is sealed."""
     at_risk_wei: int
     """Lost if the claim is not revealed."""
+    irretrievable_wei: int
+    """Lost if a verdict finds that the model cannot be fetched."""
     orders_seen: int
     own_claims: int
     own_wins: int
@@ -67,7 +69,9 @@ class ValidatorQuote:
     locked_wei: int
     """On all models together, until the order is sealed."""
     at_risk_wei: int
-    """Lost if no score is revealed; all of ``locked_wei`` if a verdict finds the scores wrong."""
+    """Lost if no score is revealed."""
+    wrong_wei: int
+    """Lost if a verdict finds every score wrong."""
     orders_seen: int
 
 
@@ -131,6 +135,7 @@ def quote_provider(
         break_even_wei_per_hour=gained * HOUR_S // max(1, left_s),
         locked_wei=locked,
         at_risk_wei=bps_of(locked, offer.parameters["missed_reveal_bps"]),
+        irretrievable_wei=bps_of(locked, offer.parameters["irretrievable_bps"]),
         orders_seen=len(alike),
         own_claims=len(own),
         own_wins=wins,
@@ -164,6 +169,7 @@ def quote_validator(offer: Offer, history: Sequence[Past], account: str, v_stake
         expected_wei=bps_of(share, odds_bps),
         locked_wei=locked,
         at_risk_wei=bps_of(locked, offer.parameters["missed_reveal_bps"]),
+        wrong_wei=bps_of(locked, offer.parameters["slash_bps"]),
         orders_seen=len(alike),
     )
 

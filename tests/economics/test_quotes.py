@@ -56,7 +56,7 @@ def past(
     )
 
 
-def order(*providers: str, phase: str = "training") -> Offer:
+def order(*providers: str, phase: str = "training", **parameters: int) -> Offer:
     return offer_of(
         {
             "oid": "0x",
@@ -65,7 +65,7 @@ def order(*providers: str, phase: str = "training") -> Offer:
             "order": {"reward": str(REWARD), "trainWindow": 100},
             "deadlineMs": 5,
             "claims": [{"provider": provider} for provider in providers],
-            "parameters": {name: str(value) for name, value in DEFAULTS.values},
+            "parameters": {name: str(value) for name, value in (dict(DEFAULTS.values) | parameters).items()},
         }
     )
 
@@ -88,6 +88,20 @@ def test_comparable_orders_say_how_many_rivals_will_come_and_the_own_record_coun
     assert quote.odds_bps == BPS * 4 // 5
     loser = quote_provider(order(), history, OTHER, left_s=1, cost_wei_per_hour=0)
     assert loser.own_wins == 0 and loser.odds_bps < quote.odds_bps
+
+
+def test_what_may_be_lost_follows_from_the_orders_own_parameters() -> None:
+    of_order = {
+        "claim_stake_wei": 40,
+        "missed_reveal_bps": 1_000,
+        "irretrievable_bps": 7_500,
+        "slash_bps": 5_000,
+    }
+    offer = order(RIVAL, OTHER, **of_order)
+    provider = quote_provider(offer, [], ME, left_s=1, cost_wei_per_hour=0)
+    assert (provider.locked_wei, provider.at_risk_wei, provider.irretrievable_wei) == (40, 4, 30)
+    validator = quote_validator(offer, [], ME, 100)
+    assert (validator.locked_wei, validator.at_risk_wei, validator.wrong_wei) == (200, 20, 100)
 
 
 def test_a_long_order_says_little_about_a_short_one_unless_there_is_nothing_else() -> None:
