@@ -85,7 +85,7 @@ def put(
     """Order a model: escrow the reward and publish the task (PoT Put)."""
     client, settings = client_of(config)
     if estimate:
-        quotes.client(client.network, client.chain(), read_task_file(task), as_json)
+        quotes.client(client, read_task_file(task), as_json)
         return
     if reward is None:
         raise BadAmount("say what you pay with --reward; `--estimate` shows what comparable orders paid")

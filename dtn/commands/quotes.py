@@ -7,10 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from dtn.output import console, print_json, table, tokens
-from offchain.client.task_file import TaskFile
+from offchain.client import Client, TaskFile
 from offchain.economics import (
     Offer,
-    estimate_order,
     fetch_history,
     fetch_stakes,
     offer_of,
@@ -19,7 +18,6 @@ from offchain.economics import (
     record_of,
 )
 from offchain.network import Network
-from protocol.chain.client import ChainClient
 from protocol.errors import ProtocolError
 
 
@@ -92,10 +90,9 @@ def validator(network: Network, oid: str, account: str, v_stake_wei: int | None,
     table(f"validating {oid}", ("", ""), rows)
 
 
-def client(network: Network, chain: ChainClient, task: TaskFile, as_json: bool) -> None:
+def client(of: Client, task: TaskFile, as_json: bool) -> None:
     """What comparable orders paid per second of training, and what that makes for this one."""
-    least = chain.parameter("min_reward_wei")
-    found = estimate_order(fetch_history(network), "open", task.windows.train_s, least)
+    least, found = of.chain().parameter("min_reward_wei"), of.estimate(task)
     if as_json:
         print_json({"train_s": task.windows.train_s, "least_wei": str(least)} | _machine(asdict(found)))
         return

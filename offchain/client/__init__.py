@@ -6,12 +6,30 @@
         print(update.phase)
     model, answer = client.get(placed.oid)
 
-`ClientDaemon` must run on the same data folder and serve ``gateway`` until the order is sealed.
+`AsyncClient` does the same inside an event loop. `ClientDaemon` must run on the same data folder and serve
+``gateway`` until the order is sealed.
 """
 
-from offchain.client.client import Client, PlacedOrder, PreparedTask
+from offchain.client.answers import AccountView, OrderRow, OrderView, ValidationRow
+from offchain.client.asynchronous import AsyncClient
+from offchain.client.client import Claimed, Client, PlacedOrder, PreparedTask, Reclaimed
 from offchain.client.daemon import ClientDaemon
 from offchain.client.task_file import TaskFile, read_task_file
 from offchain.watching import Update
 
-__all__ = ["Client", "ClientDaemon", "PlacedOrder", "PreparedTask", "TaskFile", "Update", "read_task_file"]
+__all__ = [
+    "AccountView",
+    "AsyncClient",
+    "Claimed",
+    "Client",
+    "ClientDaemon",
+    "OrderRow",
+    "OrderView",
+    "PlacedOrder",
+    "PreparedTask",
+    "Reclaimed",
+    "TaskFile",
+    "Update",
+    "ValidationRow",
+    "read_task_file",
+]

@@ -15,13 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
+from offchain.client.answers import AccountView, OrderRow, OrderView, ValidationRow, Validations, read
 from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.task_file import TaskFile, load_data
 from offchain.committee import Committee, read_committee
 from offchain.config import read_key
-from offchain.economics.answers import fetch_credits
+from offchain.economics.answers import fetch_credits, fetch_history
+from offchain.economics.quotes import OrderEstimate, estimate_order
 from offchain.models.artifact import decode_model
-from offchain.network import Network, NetworkFile
+from offchain.network import Network, NetworkError, NetworkFile
 from offchain.storage import Cid, EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
 from offchain.watching import Update, watch
 from protocol.architecture import Architecture
@@ -43,6 +45,10 @@ log = logging.getLogger(__name__)
 
 MOST_CLAIMED: Final = 50
 """Credits paid out in one transaction, far below what a block takes."""
+
+AGREEING: Final = 10
+AGREEING_PAUSE_S: Final = 0.3
+"""Members answer alike once they have executed the same batches, which takes a moment after each."""
 
 Json = dict[str, Any]
 
@@ -244,6 +250,68 @@ class Client:
         (`offchain.watching`). ``stop`` is asked between two looks.
         """
         return watch(self.network, oid, self._committee, stop=stop)
+
+    # Looking ---------------------------------------------------------------------------------------
+
+    def orders(
+        self,
+        *,
+        phase: str | None = None,
+        kind: str | None = None,
+        client: str | None = None,
+        winner: str | None = None,
+    ) -> Iterator[OrderRow]:
+        """Orders, best paid per second of training first and settled ones last (PoT ``FetchOrders``).
+
+        One aggregator's list: it may leave something out. `order` tells of one what f + 1 members say.
+        """
+        chosen = {"phase": phase, "kind": kind, "client": client, "winner": winner}
+        filters = {name: value for name, value in chosen.items() if value is not None}
+        for row in self.network.pages("/v1/orders", "orders", **filters):
+            yield read("orders", OrderRow, row)
+
+    def order(self, oid: bytes) -> OrderView:
+        """One order, as f + 1 members of the committee describe it.
+
+        Raises:
+            NotFound: they do not know it. NetworkError: too few of them answer, or agree.
+        """
+        return read("an order", OrderView, self._agreed(f"/v1/orders/0x{oid.hex()}"))
+
+    def validations(self, oid: bytes) -> tuple[ValidationRow, ...]:
+        """Who staked on which score of an order's models (PoT ``FetchValidations``); raises as `order`."""
+        answer = self._agreed(f"/v1/orders/0x{oid.hex()}/validations")
+        return read("validations", Validations, answer).validations
+
+    def account(self, account: bytes | None = None) -> AccountView:
+        """Stakes, receipts and credits of ``account``, or of this client; raises as `order`."""
+        if account is None:
+            if self.key is None:
+                raise InvalidDocument(
+                    "whose account? give an address, or name a key file in the configuration"
+                )
+            account = self.key.address
+        return read("an account", AccountView, self._agreed(f"/v1/accounts/0x{account.hex()}"))
+
+    def estimate(self, task: TaskFile) -> OrderEstimate:
+        """What orders like this one paid and drew, out of one aggregator's latest settled orders.
+
+        Raises:
+            NetworkError: no aggregator answers. ChainError: the chain does not.
+        """
+        least = self.chain().parameter("min_reward_wei")
+        return estimate_order(fetch_history(self.network), "open", task.windows.train_s, least)
+
+    def _agreed(self, path: str) -> Json:
+        """What f + 1 members answer alike; asked again while they are at different batches."""
+        committee = self._committee()
+        for _ in range(AGREEING - 1):
+            try:
+                return dict(self.network.agreed(path, dict, committee))
+            except NetworkError as reason:
+                log.debug("%s", reason)
+                time.sleep(AGREEING_PAUSE_S)
+        return dict(self.network.agreed(path, dict, committee))
 
     def _committee(self) -> Committee | None:
         try:

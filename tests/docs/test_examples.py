@@ -24,7 +24,8 @@ TASKS = {
     "characters": "next_token",
 }
 """Task files, and what their models put out."""
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+TESTS = Path(__file__).resolve().parents[1]
+EXAMPLES = TESTS.parent / "examples"
 CONFIGS: dict[str, type[BaseModel]] = {
     "provider": ProviderConfig,
     "validator": ValidatorConfig,
@@ -35,8 +36,11 @@ CONFIGS: dict[str, type[BaseModel]] = {
 
 
 def test_every_example_is_tested_here() -> None:
-    found = {path.name for path in EXAMPLES.iterdir()}
+    found = {path.name for path in EXAMPLES.iterdir() if path.suffix != ".py" and path.is_file()}
     assert found == {f"{name}.toml" for name in [*CONFIGS, "pool"]} | {f"{name}.yaml" for name in TASKS}
+    for program in EXAMPLES.glob("*.py"):
+        driven = (path.read_text(encoding="utf-8") for path in (TESTS / "end_to_end").glob("test_*.py"))
+        assert any(f'"{program.name}"' in text for text in driven), f"nothing runs {program.name}"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

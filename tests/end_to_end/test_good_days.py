@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.end_to_end.driving import Driver, amounts, conserved, dtn, dtn_json, 
 
 pytestmark = pytest.mark.end_to_end
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SHAPE = Shape(
     providers=2,
     validators=2,
@@ -40,7 +43,20 @@ def two_orders(driver: Driver) -> tuple[str, str]:
     return driver.put(train_s=40, validate_s=18), driver.put(train_s=40, validate_s=18, family="cnn")
 
 
+@pytest.fixture(scope="module")
+def watcher(driver: Driver, two_orders: tuple[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A program of somebody without a key, who watches both orders from their beginning."""
+    for oid in two_orders:
+        driver.in_phase(oid, "training")
+    command = [sys.executable, str(EXAMPLES / "watch_orders.py"), "--network"]
+    network = str(driver.devnet.folder / "network.json")
+    with subprocess.Popen([*command, network], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
 @pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.usefixtures("watcher")
 def test_an_order_ends_with_a_paid_winner(driver: Driver, two_orders: tuple[str, str], which: int) -> None:
     detail = driver.settled(two_orders[which])
     assert detail["result"] == "won"
@@ -55,6 +71,18 @@ def test_an_order_ends_with_a_paid_winner(driver: Driver, two_orders: tuple[str,
     assert sum(amounts(detail, "provider", "consolation").values()) == 5 * TOKEN_WEI
     assert sum(int(credit["amountWei"]) for credit in detail["settlement"]["credits"]) >= 105 * TOKEN_WEI
     assert 0 < detail["settlement"]["gasUsed"] < 2**24
+
+
+def test_the_example_watches_both_orders_to_their_end(
+    driver: Driver, watcher: subprocess.Popen[str], two_orders: tuple[str, str]
+) -> None:
+    told = watcher.communicate(timeout=300)[0].splitlines()
+    assert watcher.returncode == 0
+    for oid in two_orders:
+        winner = driver.settled(oid)["winner"]
+        lines = [line for line in told if line.startswith(oid[:10])]
+        assert lines[0].endswith("is in training") and lines[-2].endswith("is in settled")
+        assert f"won by {winner} with" in lines[-1]
 
 
 def test_the_client_gets_the_model_whose_hash_the_ledger_names(
@@ -115,7 +143,7 @@ def test_people_can_read_everything(driver: Driver, two_orders: tuple[str, str],
         (("nodes",), "validator"),
         (("node", f"0x{driver.devnet.key('provider-1').address.hex()}"), "kept what it committed to"),
         (
-            ("put", str(Path(__file__).parents[2] / "examples" / "digits.yaml"), "--estimate"),
+            ("put", str(EXAMPLES / "digits.yaml"), "--estimate"),
             "won by somebody",
         ),
         (("status",), "primary"),
