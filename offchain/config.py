@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from offchain.evaluation.containers import Choice
 from protocol.crypto import Key
@@ -49,6 +49,8 @@ class ActorConfig(BaseModel):
     """What all roles share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _paths: ClassVar[tuple[str, ...]] = ("key_file", "data_dir", "network", "webhook_secret_file")
+    """What is relative to the file it stands in."""
 
     key_file: Path
     data_dir: Path
@@ -65,9 +67,8 @@ class ActorConfig(BaseModel):
         """The configuration in the TOML file at ``path``; raises `InvalidConfig`."""
         config = read_toml(cls, path)
         base = path.resolve().parent
-        return config.model_copy(
-            update={name: base / getattr(config, name) for name in ("key_file", "data_dir", "network")}
-        )
+        given = {name: getattr(config, name, None) for name in cls._paths}
+        return config.model_copy(update={name: base / path for name, path in given.items() if path})
 
     def key(self) -> Key:
         """The account's key."""
@@ -132,3 +133,14 @@ class VerifierConfig(ContesterConfig):
 
 class ClientConfig(ActorConfig):
     """A client's choices."""
+
+    webhook_url: str | None = Field(default=None, pattern="^https?://")
+    """Where to POST when an own order changes phase; nowhere if not set."""
+    webhook_secret_file: Path | None = None
+    """What these messages are signed with; `dtn client webhook` makes it."""
+
+    @model_validator(mode="after")
+    def _webhook_whole(self) -> Self:
+        if (self.webhook_url is None) != (self.webhook_secret_file is None):
+            raise ValueError("webhook_url and webhook_secret_file go together")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -132,6 +133,24 @@ def client_app() -> typer.Typer:
     @app.command(help="Publish data and release test sets of your orders until told to stop.")
     def run(config: Config) -> None:
         _actor("client", config).run()
+
+    @app.command(help="Try the webhook of the configuration, and make its secret if there is none yet.")
+    def webhook(config: Config) -> None:
+        from offchain.client.webhooks import Message, Webhooks, make_secret, read_secret
+        from offchain.config import InvalidConfig
+
+        settings = _settings("client", config)
+        if settings.webhook_url is None:
+            raise InvalidConfig(f"{config} names no webhook_url and webhook_secret_file; set both")
+        path = settings.webhook_secret_file
+        if not path.exists():
+            make_secret(path)
+            console.print(f"made a secret in {path}: the receiver checks signatures with it", soft_wrap=True)
+        hooks = Webhooks(settings.webhook_url, read_secret(path), settings.data_dir / "webhooks")
+        said = hooks.post(Message.about("ping", "0x" + bytes(32).hex(), 0, {}, time.time()))
+        if said is not None:
+            raise InvalidConfig(f"{settings.webhook_url} did not take the message: {said}")
+        console.print(f"{settings.webhook_url} took a message signed with {path}", soft_wrap=True)
 
     @app.command(help="Prepare a task's data for an order that a wallet places (scripts/put.py).")
     def prepare(

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from offchain.actor import Actor
 from offchain.client.orders import OrderRecord, OrderRecords
+from offchain.client.webhooks import Webhooks, read_secret
 from offchain.config import ClientConfig
 from offchain.material import unhex
 from offchain.network import NotFound
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+SETTLED: Final = 1_000
+"""The place of "settled" among an order's phases: after all others, however many they are."""
 MAX_LISTED: Final = 500
 """As many of its own orders as one question to an aggregator may list; running ones come first."""
 
@@ -41,12 +44,24 @@ class ClientDaemon(Actor):
         self.records = OrderRecords(config.data_dir)
         self._of_others: set[bytes] = set()
         """Orders of this account whose data is not held here: there is nothing to do for them."""
+        self.webhooks: Webhooks | None = None
+        if config.webhook_url is not None and config.webhook_secret_file is not None:
+            secret = read_secret(config.webhook_secret_file)
+            self.webhooks = Webhooks(config.webhook_url, secret, config.data_dir / "webhooks")
+            self.webhooks.start()
+
+    def close(self) -> None:
+        if self.webhooks is not None:
+            self.webhooks.stop()
+        super().close()
 
     def act(self) -> None:
         self.adopt(self.records.all())
         for oid, record in self.records.all().items():
             if not record.finished:
                 self.attempt(f"order 0x{oid.hex()}", self.look_after, oid, record)
+            elif self.webhooks is not None and 0 < record.told < SETTLED:
+                self.attempt(f"order 0x{oid.hex()}", self.tell_settled, oid, record)
 
     def adopt(self, known: Collection[bytes]) -> None:
         """Take in the orders that a wallet placed for tasks prepared here."""
@@ -68,6 +83,7 @@ class ClientDaemon(Actor):
             detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
         except NotFound:
             return  # not confirmed yet, or never placed
+        record = self.tell(oid, record, detail)
         if not record.training_published:
             record = self.publish_training(oid, record, detail)
         if detail["phase"] == "reveal" and not record.test_released:
@@ -97,3 +113,30 @@ class ClientDaemon(Actor):
             )
             log.info("released the test set of order 0x%s", oid.hex())
         self.records.write(oid, dataclasses.replace(record, test_released=True))
+
+    def tell(self, oid: bytes, record: OrderRecord, detail: Json) -> OrderRecord:
+        """Have the webhook's receiver told of the phases that it was not told of yet."""
+        phases = detail["phases"]
+        if self.webhooks is None or record.told >= len(phases):
+            return record
+        outcome = {name: detail[name] for name in ("result", "winner", "score")}
+        for place in range(record.told, len(phases)):
+            phase = phases[place]["phase"]
+            data = {"phase": phase, "atMs": phases[place]["atMs"]}
+            self.webhooks.tell(
+                "order.phase", detail["oid"], place, data | (outcome if phase == "sealed" else {})
+            )
+        if phases[-1]["phase"] == "sealed" and detail["winner"] is not None:
+            self.webhooks.tell("order.model_ready", detail["oid"], len(phases), outcome)
+        record = dataclasses.replace(record, told=len(phases))
+        self.records.write(oid, record)
+        return record
+
+    def tell_settled(self, oid: bytes, record: OrderRecord) -> None:
+        """Have the webhook's receiver told that an order is settled, once it is."""
+        assert self.webhooks is not None, "asked with webhooks only"
+        detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
+        if detail["phase"] == "settled":
+            settlement = {name: detail["settlement"][name] for name in ("epoch", "tx", "atMs")}
+            self.webhooks.tell("order.phase", detail["oid"], SETTLED, {"phase": "settled", **settlement})
+            self.records.write(oid, dataclasses.replace(record, told=SETTLED))

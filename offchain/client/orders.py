@@ -25,6 +25,8 @@ class OrderRecord:
     training_published: bool = False
     test_released: bool = False
     finished: bool = False
+    told: int = 0
+    """Of how many phases the webhook's receiver was told."""
 
     @classmethod
     def of(cls, document: TaskDocument) -> Self:

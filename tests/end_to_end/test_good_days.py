@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtn.devnet import Devnet, Shape
+from offchain.client.webhooks import make_secret, read_secret, sign
 from protocol.crypto import sha256
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
+from tests.client.receiver import Receiver
 from tests.end_to_end.driving import Driver, amounts, conserved, dtn, dtn_json, until
 
 pytestmark = pytest.mark.end_to_end
 
+Json = dict[str, Any]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHAPE = Shape(
     providers=2,
@@ -32,15 +38,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def driver(home: Path) -> Iterator[Driver]:
-    with Devnet(home / "devnet").lifetime(SHAPE) as devnet:
+def receiver() -> Iterator[Receiver]:
+    """Where the client's webhooks go."""
+    with Receiver().up() as up:
+        up.statuses = [503]  # the first try of the first message fails
+        yield up
+
+
+@pytest.fixture(scope="module")
+def driver(home: Path, receiver: Receiver) -> Iterator[Driver]:
+    secret = home / "webhook.secret"
+    make_secret(secret)
+    client = {"webhook_url": receiver.url, "webhook_secret_file": str(secret)}
+    shape = dataclasses.replace(SHAPE, extra=SHAPE.extra | {"client": client})
+    with Devnet(home / "devnet").lifetime(shape) as devnet:
         yield Driver(devnet, home)
 
 
 @pytest.fixture(scope="module")
 def two_orders(driver: Driver) -> tuple[str, str]:
     """Two orders at once, one for each family."""
-    return driver.put(train_s=40, validate_s=18), driver.put(train_s=40, validate_s=18, family="cnn")
+    return driver.put(train_s=50, validate_s=18), driver.put(train_s=50, validate_s=18, family="cnn")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +89,31 @@ def test_an_order_ends_with_a_paid_winner(driver: Driver, two_orders: tuple[str,
     assert sum(amounts(detail, "provider", "consolation").values()) == 5 * TOKEN_WEI
     assert sum(int(credit["amountWei"]) for credit in detail["settlement"]["credits"]) >= 105 * TOKEN_WEI
     assert 0 < detail["settlement"]["gasUsed"] < 2**24
+
+
+def test_the_clients_program_is_told_of_every_phase_and_of_the_model(
+    driver: Driver, receiver: Receiver, two_orders: tuple[str, str], home: Path
+) -> None:
+    driver.settled(two_orders[0])
+
+    def told() -> dict[str, Json]:
+        """The messages about the first order, by their ids."""
+        messages = ((headers["webhook-id"], json.loads(body)) for headers, body in list(receiver.taken))
+        return {name: message for name, message in messages if message["data"]["oid"] == two_orders[0]}
+
+    def settled() -> bool:
+        return any(message["data"].get("phase") == "settled" for message in told().values())
+
+    until("the client's program hears of the settlement", settled, driver.devnet)
+    detail = driver.settled(two_orders[0])
+    phases = {message["data"]["phase"] for message in told().values() if message["type"] == "order.phase"}
+    assert phases == {entered["phase"] for entered in detail["phases"]} | {"settled"}
+    (ready,) = [message for message in told().values() if message["type"] == "order.model_ready"]
+    assert ready["data"]["winner"] == detail["winner"]
+    secret = read_secret(home / "webhook.secret")
+    for headers, body in list(receiver.taken):
+        stamp = int(headers["webhook-timestamp"])
+        assert headers["webhook-signature"] == sign(secret, headers["webhook-id"], stamp, body)
 
 
 def test_the_example_watches_both_orders_to_their_end(
