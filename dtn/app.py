@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, network, orders, provider, roles, top
+from dtn.commands import dao, data, demo, devnet, network, orders, predict, provider, roles, top
 
 app = typer.Typer(
     name="dtn",
@@ -34,6 +34,7 @@ COMMANDS: Sequence[Callable[..., None]] = (
     demo.demo,
     orders.put,
     orders.get,
+    predict.predict,
     orders.orders,
     orders.order,
     orders.account,

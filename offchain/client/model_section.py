@@ -40,6 +40,11 @@ class DataForm(Protocol):
         """How many token ids there are; none unless samples are tokens."""
         ...
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the numbers stand for; see `Samples.about`."""
+        ...
+
 
 SIZES: Final[dict[str, dict[str, str]]] = {
     "mlp": {"hidden": "hidden"},

@@ -89,6 +89,31 @@ def read_arrays(path: Path) -> Samples:
     return Samples(x, _narrowed(y, path, "y"))
 
 
+def read_inputs(path: Path) -> NDArray[Any]:
+    """What a model may be asked about: array ``x`` of a NumPy archive, or grey images of an IDX file.
+
+    Raises:
+        InvalidData: it is neither, or holds numbers that a fragment cannot hold.
+    """
+    if path.suffix != ".npz":
+        return _idx(path, 3)[..., None]
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            x = arrays["x"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as reason:
+        raise InvalidData(f"{path} has no array x: {reason}") from reason
+    return x if x.dtype == np.uint8 else _narrowed(x, path, "x")
+
+
+def read_characters(path: Path) -> str:
+    """A text file; raises `InvalidData` if it is none."""
+    data = _read(path, MAX_TEXT_BYTES)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise InvalidData(f"{path} is not UTF-8 at byte {reason.start}") from reason
+
+
 def _narrowed(values: NDArray[Any], path: Path, name: str) -> NDArray[Any]:
     """Floats as float32, integers as int32, if nothing is lost but precision."""
     if np.issubdtype(values.dtype, np.floating):
@@ -112,12 +137,7 @@ def read_text(path: Path, *, length: int) -> Samples:
     Raises:
         InvalidData: not UTF-8, too short, or all of one character.
     """
-    data = _read(path, MAX_TEXT_BYTES)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as reason:
-        raise InvalidData(f"{path} is not UTF-8 at byte {reason.start}") from reason
-    return text_samples(text, length, str(path))
+    return text_samples(read_characters(path), length, str(path))
 
 
 def text_samples(text: str, length: int, name: str) -> Samples:

@@ -191,6 +191,25 @@ def read_series(
     return Samples(*windows(table, place, length), about)
 
 
+def read_rows(
+    path: Path, columns: Sequence[str], *, delimiter: str = ",", progress: Progress = _silent
+) -> NDArray[Any]:
+    """These columns of a table, in this order, ``[rows, columns]`` float32; others are passed over.
+
+    Raises:
+        InvalidData: one of them is missing, a cell is no number, or there are no rows.
+    """
+    rows, cells, places = _Rows(path, delimiter, progress), array("f"), list[int]()
+    for row in rows:
+        places = places or [_place(rows, name) for name in columns]
+        cells.extend(rows.number(row[place], rows.columns[place]) for place in places)
+        if len(cells) > MAX_CELLS:
+            raise rows.fault(f"more than {MAX_CELLS} cells")
+    if not places:
+        raise InvalidData(f"{path}: there are no rows")
+    return np.frombuffer(cells, np.float32).reshape(-1, len(columns))
+
+
 def windows(table: NDArray[Any], place: int, length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """All windows of ``length`` rows of a ``[rows, columns]`` table, and the value that follows each."""
     if not 1 <= length <= MAX_DIMENSION or len(table) <= length:
