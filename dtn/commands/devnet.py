@@ -1,4 +1,4 @@
-"""``dtn devnet up|down|status|logs``: a whole local network."""
+"""``dtn devnet up|down|stop|start|status|fund|logs``: a whole local network."""
 
 from __future__ import annotations
 
@@ -58,6 +58,32 @@ def down(as_json: JsonFlag = False) -> None:
         console.print(f"stopped {count} processes")
 
 
+Name = Annotated[str, typer.Argument(help="As `dtn devnet status` shows it.")]
+
+
+@app.command()
+def stop(
+    name: Name,
+    kill: Annotated[bool, typer.Option("--kill", help="Without a word, like a power cut.")] = False,
+) -> None:
+    """End one participant's process; the others go on. `start` starts it again."""
+    devnet = Devnet(devnet_home())
+    if name not in devnet.children.all():
+        raise DevnetError(f"no participant called {name!r} runs; see `dtn devnet status`")
+    devnet.children.stop([name], kill=kill)
+    console.print(f"{name} has ended")
+
+
+@app.command()
+def start(name: Name) -> None:
+    """Start a participant's process again, with its configuration and data as they are."""
+    devnet = Devnet(devnet_home())
+    if not devnet.config(name).exists():
+        raise DevnetError(f"there is no participant called {name!r}; see `dtn devnet status`")
+    devnet.start(name)
+    console.print(f"{name} runs")
+
+
 def _status(devnet: Devnet) -> list[dict[str, object]]:
     accounts = {name: account for account, name in devnet.names().items()} if devnet.running() else {}
     return [
@@ -96,7 +122,7 @@ def fund(
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="As `dtn devnet status` shows it.")],
+    name: Name,
     lines: Annotated[int, typer.Option("-n", min=1, max=100_000)] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
 ) -> None:
