@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from offchain.config import ActorConfig
 from offchain.network import Network, NetworkError, NetworkFile
-from offchain.storage import EmbeddedStore, Gateway
+from offchain.storage import Gateway
+from offchain.storage.choice import open_store
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
@@ -40,7 +41,7 @@ class Actor:
         self.key = config.key()
         self.file = NetworkFile.read(config.network)
         self.network = Network(self.file, self.key)
-        self.store = EmbeddedStore(config.data_dir / "store")
+        self.store = open_store(config)
         self.gateway = Gateway(self.store, config.gateway_host, config.gateway_port)
         self.stopping = threading.Event()
 

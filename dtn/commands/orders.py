@@ -27,6 +27,7 @@ from dtn.overview import NOBODY, Overview
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
+from offchain.storage.choice import open_store
 from protocol.crypto import sha256
 from protocol.errors import InvalidDocument
 from protocol.transactions import IRRETRIEVABLE_SCORE, Cancel
@@ -53,7 +54,8 @@ def client_of(path: Path | None) -> tuple[Client, ClientConfig]:
             "or name yours with --config"
         )
     config = ClientConfig.read(chosen)
-    return Client(NetworkFile.read(config.network), config.key(), config.data_dir), config
+    store = None if config.storage == "embedded" else open_store(config)
+    return Client(NetworkFile.read(config.network), config.key(), config.data_dir, store), config
 
 
 def gateway_of(config: ClientConfig) -> str:

@@ -88,7 +88,11 @@ class Reclaimed:
 class Client:
     """One client account on one network."""
 
-    def __init__(self, file: NetworkFile, key: Key | None, data_dir: Path) -> None:
+    def __init__(
+        self, file: NetworkFile, key: Key | None, data_dir: Path, store: EmbeddedStore | None = None
+    ) -> None:
+        """``store`` keeps the data of orders; the embedded one in ``data_dir`` if not given."""
+        self._given_store = store
         self.file = file
         self.key = key
         self.network = Network(file, key)
@@ -172,7 +176,7 @@ class Client:
         return PreparedTask(document, link_to(gateway, cid))
 
     def _store(self) -> EmbeddedStore:
-        return EmbeddedStore(self.data_dir / "store")
+        return self._given_store or EmbeddedStore(self.data_dir / "store")
 
     def _document(self, task: TaskFile, gateway: str, store: EmbeddedStore) -> TaskDocument:
         form, classes, fragments = load_data(task)

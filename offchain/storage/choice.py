@@ -15,8 +15,27 @@ class StorageSettings(Protocol):
     def data_dir(self) -> Path: ...
     @property
     def storage(self) -> str: ...
+    @property
+    def ipfs_rpc(self) -> str: ...
+    @property
+    def ipfs_any_version(self) -> bool: ...
+    @property
+    def ipfs_timeout_s(self) -> float: ...
 
 
 def open_store(settings: StorageSettings) -> EmbeddedStore:
-    """The store of one participant; raises `StorageFull`."""
-    return EmbeddedStore(settings.data_dir / "store")
+    """The store of one participant.
+
+    Raises:
+        StorageFull: the folder cannot be written.
+        DaemonError: the daemon does not answer, or is of an unknown version.
+    """
+    folder = settings.data_dir / "store"
+    if settings.storage == "embedded":
+        return EmbeddedStore(folder)
+    # The client library takes a while to import, and only this backend needs it.
+    from offchain.storage.kubo import Kubo, KuboStore
+
+    daemon = Kubo(settings.ipfs_rpc, timeout_s=settings.ipfs_timeout_s, any_version=settings.ipfs_any_version)
+    daemon.check()
+    return KuboStore(folder, daemon)

@@ -292,7 +292,7 @@ class EmbeddedStore:
 
     # Publishing and dropping -------------------------------------------------------------------------
 
-    def publish(self, cid: Cid) -> None:
+    def publish(self, cid: Cid, progress: Progress = lambda _: None) -> None:
         """Let others fetch a kept file; publishing twice changes nothing."""
         with self._alone():
             for name in self._blocks_of(cid):

@@ -88,6 +88,9 @@ def _app(store: Store) -> FastAPI:
             return _answer(store, text, request)
         except _Refusal as refusal:
             return PlainTextResponse(str(refusal), refusal.status, refusal.headers)
+        except ProtocolError as reason:
+            # The backend does not answer: it is not the reader's fault, and may be over soon.
+            return PlainTextResponse(f"the store cannot be read now: {reason}", 503)
 
     return app
 

@@ -51,7 +51,7 @@ class Store(Protocol):
         """The kept files."""
         ...
 
-    def publish(self, cid: Cid) -> None:
+    def publish(self, cid: Cid, progress: Callable[[int], None] = ...) -> None:
         """Let others fetch a kept file."""
         ...
 
