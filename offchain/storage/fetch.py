@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar
@@ -90,6 +90,41 @@ def fetch_file(
         os.replace(partial, path)
     except OSError as reason:
         raise StorageFull(f"cannot write to {path}: {reason.strerror}; free some space") from reason
+
+
+def probe(
+    cid: Cid, gateways: Sequence[str], choose: Callable[[int], int], *, timeout_s: float = BLOCK_TIMEOUT_S
+) -> None:
+    """Fetch one leaf of a file, drawn at random by its bytes, and drop it: whether the holders still have it.
+
+    Args:
+        choose: a number below the one it is given, each as likely.
+
+    Raises:
+        Unavailable: nobody gives it, or a node on the way to it.
+    """
+    _wait(_probe(cid, gateways, choose, timeout_s))
+
+
+async def _probe(root: Cid, gateways: Sequence[str], choose: Callable[[int], int], timeout_s: float) -> None:
+    async with httpx.AsyncClient(timeout=timeout_s, follow_redirects=False) as client:
+        sources = _Sources(client, gateways[:MAX_SOURCES], MAX_BLOCK_BYTES, timeout_s)
+        try:
+            cid = root
+            for _ in range(MAX_DEPTH + 1):
+                block = await sources.block(cid)
+                children = [child for child in children_of(cid, block) if child.file_bytes]
+                if not children:
+                    return
+                at = choose(sum(child.file_bytes for child in children))
+                for child in children:
+                    cid = child.cid
+                    at -= child.file_bytes
+                    if at < 0:
+                        break
+        except (_Refused, InvalidCid) as reason:
+            told = [*sources.failures, str(reason)]
+            raise Unavailable(f"a block of {root} could not be fetched ({'; '.join(told)})") from reason
 
 
 def _wait(work: Coroutine[None, None, T]) -> T:

@@ -33,7 +33,9 @@ class Validator(Contester):
             step = self.commit if detail["phase"] == "validation" else self.reveal
             self.attempt(f"order {detail['oid']}", step, detail)
             if detail["phase"] == "validation":
-                self.report_absent(detail)
+                self.watch(detail)
+        for detail in self.others_orders("challenge"):
+            self.watch(detail)
         self.serve_as_juror()
         self.contest()
 
