@@ -8,23 +8,13 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Final
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
 
 from dtn.home import default_client
-from dtn.output import JsonFlag, NotWritten, console, print_json, table
+from dtn.output import JsonFlag, NotWritten, console, print_json, table, transfer
 from offchain.config import ActorConfig, InvalidConfig, read_any
 from offchain.storage import CarReader, Cid, InvalidCar, InvalidCid, fetch_file, parse_link, write_car
 from offchain.storage.choice import open_store
 from offchain.storage.embedded import EmbeddedStore
-from offchain.storage.embedded import Progress as Told
 
 app = typer.Typer(help="The files that a role keeps.", no_args_is_help=True)
 
@@ -44,7 +34,7 @@ Links = Annotated[list[str], typer.Argument(help="Links to one file, http://HOST
 def add(file: Path, public: Public = False, config: Config = None, as_json: JsonFlag = False) -> None:
     """Keep a file; prints its CID."""
     store = open_store(_settings(config))
-    with _reading(file) as stream, _progress("bytes kept", file.stat().st_size) as told:
+    with _reading(file) as stream, transfer("bytes kept", file.stat().st_size) as told:
         cid = store.put_file(stream, told)
     _published(store, [cid], public, as_json)
 
@@ -58,7 +48,7 @@ def import_(
 ) -> None:
     """Keep the files that a CAR holds; prints their CIDs. All of them are whole, or none is kept."""
     store = open_store(_settings(config))
-    with _reading(car) as stream, _progress("bytes read", car.stat().st_size) as told:
+    with _reading(car) as stream, transfer("bytes read", car.stat().st_size) as told:
         reader = CarReader(stream)
         if not reader.roots:
             raise InvalidCar(f"{car} names no roots, so nobody can say what is to be kept")
@@ -76,7 +66,7 @@ def export(
     """Write a kept file, blocks and all, to a CAR that any IPFS node imports."""
     store, root = open_store(_settings(config)), Cid.parse(cid)
     partial, written = car.with_name(car.name + ".part"), 0
-    with _progress("bytes written", store.size(root)) as told:
+    with transfer("bytes written", store.size(root)) as told:
         try:
             with open(partial, "wb") as file:
                 for piece in write_car([root], store.blocks(root)):
@@ -99,7 +89,7 @@ def fetch(
 ) -> None:
     """Fetch a file from any of its holders; run again, it goes on where it was interrupted."""
     cid, gateways = _one_file(links)
-    with _progress("bytes fetched", None) as told:
+    with transfer("bytes fetched", None) as told:
         fetch_file(cid, gateways, output, max_bytes=max_bytes, progress=told)
     size = output.stat().st_size
     _say(as_json, {"cid": str(cid), "file": str(output), "bytes": size}, f"wrote {size} bytes to {output}")
@@ -118,7 +108,7 @@ def pin(
     store, (cid, gateways) = open_store(settings), _one_file(links)
     if not store.has(cid):
         replica = settings.data_dir / "downloads" / str(cid)
-        with _progress("bytes fetched", None) as told:
+        with transfer("bytes fetched", None) as told:
             fetch_file(cid, gateways, replica, max_bytes=max_bytes, progress=told)
         with _reading(replica) as stream:
             kept = store.put_file(stream)
@@ -201,12 +191,3 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as reason:
         raise InvalidConfig(f"cannot read {path}: {reason.strerror}") from reason
-
-
-@contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Told]:
-    terminal = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as bar:
-        running = bar.add_task(what, total=total)
-        yield lambda done: bar.update(running, completed=done)
