@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from offchain.committee import Committee, read_committee
 from offchain.config import ActorConfig
 from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
 from offchain.retention import Retention
@@ -174,19 +173,18 @@ class Actor:
     def drop_settled(self) -> None:
         """Drop what orders needed that were settled `keep_s` ago; looks at most every `LOOK_AT_SETTLED_S`.
 
-        That an order is settled, f + 1 aggregators must say: one liar could else have a model dropped that a
-        jury is about to ask for.
+        That an order is settled, f + 1 of the network file's aggregators must say: one liar could else have a
+        model dropped that a jury is about to ask for. The chain is not asked: while it hangs, so would this.
         """
         if time.monotonic() - self._looked_at_settled_s < LOOK_AT_SETTLED_S:
             return
         self._looked_at_settled_s = time.monotonic()
         unsettled = self.retention.unsettled()
-        committee = self._committee() if unsettled else None
         # In turn: some may never be, as orders that the chain never took.
         first = self._next_asked % max(1, len(unsettled))
         self._next_asked = first + MOST_ASKED
         for oid in (unsettled[first:] + unsettled[:first])[:MOST_ASKED]:
-            if self._is_settled(oid, committee):
+            if self._is_settled(oid):
                 self.retention.settled(oid, time.time_ns() // 1_000_000)
         dropped = False
         for oid, cids in self.retention.due(time.time_ns() // 1_000_000).items():
@@ -203,16 +201,13 @@ class Actor:
     def forget_order(self, oid: str) -> None:
         """Remove what else is kept for an order whose time is over, before its files go."""
 
-    def _committee(self) -> Committee | None:
+    def _is_settled(self, oid: str) -> bool:
+        path = f"/v1/orders/{oid}"
         try:
-            return read_committee(self.chain())
-        except ChainError as reason:
-            log.debug("%s", reason)
-            return None
-
-    def _is_settled(self, oid: str, committee: Committee | None) -> bool:
-        try:
-            answer = self.network.agreed(f"/v1/orders/{oid}", lambda detail: detail["phase"], committee)
+            # One member's word first, which costs little: most orders that are asked about still run.
+            if self.network.get(path)["phase"] != "settled":
+                return False
+            answer = self.network.agreed(path, lambda detail: detail["phase"])
         except (NetworkError, NotFound, LedgerRefused) as reason:
             log.debug("%s", reason)
             return False

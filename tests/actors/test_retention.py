@@ -78,19 +78,20 @@ class Phases:
         self.phase: dict[str, str] = {}
         self.asked: list[str] = []
 
-    def agreed(self, path: str, select: Any, committee: Any) -> Any:
+    def agreed(self, path: str, select: Any) -> Any:
+        if self.phase[path.removeprefix("/v1/orders/")] == "one says settled":
+            raise NetworkError("too few agree")
+        return self.get(path)
+
+    def get(self, path: str, **_: Any) -> Any:
+        if path == "/v1/orders":
+            return {"orders": []}
         oid = path.removeprefix("/v1/orders/")
         self.asked.append(oid)
         if oid not in self.phase:
-            raise NotFound("unknown order")
-        if self.phase[oid] == "contested":
-            raise NetworkError("too few agree")
-        return {"phase": self.phase[oid]}
-
-    def get(self, path: str, **_: Any) -> Any:
-        if path != "/v1/orders":
             raise NotFound("not confirmed yet")
-        return {"orders": []}
+        said = self.phase[oid].removeprefix("one says ")
+        return {"phase": said, "result": "won", "blockHash": "0x" + "33" * 32}
 
     def close(self) -> None:
         pass
@@ -108,7 +109,6 @@ def started(kind: Any, config: Any, folder: Path, monkeypatch: pytest.MonkeyPatc
     )
     found.network.close()
     found.network = Phases()
-    monkeypatch.setattr(found, "_committee", lambda: None)
     return found
 
 
@@ -121,7 +121,7 @@ def test_a_provider_drops_its_model_and_its_checkpoints_after_the_settlement(
     provider.retention.need(A, [cid])
     claims = tmp_path / "data" / "orders" / A[2:] / "claims"
     claims.mkdir(parents=True)
-    for phase in (None, "training", "sealed", "contested"):
+    for phase in (None, "training", "sealed", "one says settled"):
         if phase:
             provider.network.phase[A] = phase
         provider.drop_settled()
