@@ -37,7 +37,9 @@ class Contester(Juror):
         self._contested: set[tuple[str, str]] = set()
 
     def watch(self, detail: Json) -> None:
-        """See whether what was revealed is still there, and report what is not."""
+        """In the windows for reports: see whether what was revealed is there, and report what is not."""
+        if detail["phase"] not in ("validation", "challenge"):
+            return  # it has moved on since it was listed
         now_ms = time.time_ns() // 1_000_000
         self.attempt(f"sampling order {detail['oid']}", self.sampler.look, detail, now_ms)
         self.report_absent(detail)

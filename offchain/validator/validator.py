@@ -32,8 +32,7 @@ class Validator(Contester):
         for detail in self.others_orders("validation_reveal", "validation"):
             step = self.commit if detail["phase"] == "validation" else self.reveal
             self.attempt(f"order {detail['oid']}", step, detail)
-            if detail["phase"] == "validation":
-                self.watch(detail)
+            self.watch(detail)
         for detail in self.others_orders("challenge"):
             self.watch(detail)
         self.serve_as_juror()

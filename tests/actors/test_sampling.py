@@ -191,6 +191,17 @@ def test_validators_and_verifiers_report_it_once(
     watcher.close()
 
 
+@pytest.mark.parametrize(("kind", "config"), [(Verifier, VerifierConfig), (Validator, ValidatorConfig)])
+def test_an_order_that_moved_on_since_it_was_listed_is_left_alone(
+    tmp_path: Path, kind: Any, config: Any
+) -> None:
+    watcher = scripted(kind, config, tmp_path)
+    watcher.watch(order("http://127.0.0.1:9") | {"phase": "sealed", "deadlineMs": None})
+    assert not watcher.network.sent
+    watcher.network.close = lambda: None
+    watcher.close()
+
+
 def test_an_order_without_links_is_not_held_against_anybody(clock: SimpleNamespace, tmp_path: Path) -> None:
     judge, detail = Judge(tmp_path / "answers"), order("")
     detail["claims"][0]["links"] = []

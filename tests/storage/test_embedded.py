@@ -151,7 +151,7 @@ def test_processes_that_share_blocks_do_not_take_them_from_each_other(tmp_path: 
 
 
 _FULL = """
-import resource, sys
+import io, resource, sys
 from pathlib import Path
 from offchain.storage import Cid, EmbeddedStore, NotStored, StorageFull
 from offchain.storage.unixfs import build
@@ -159,8 +159,14 @@ store = EmbeddedStore(Path(sys.argv[1]))
 kept = store.put(b"small")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 data = bytes(5000)
+root, blocks = build(data)
 try:
-    store.put(data)
+    if sys.argv[2] == "put":
+        store.put(data)
+    elif sys.argv[2] == "take":
+        store.take([root], blocks.items())
+    else:
+        store.put_file(io.BytesIO(data))
 except StorageFull as reason:
     print(reason)
 assert not store.has(build(data)[0])
@@ -170,9 +176,10 @@ assert not left, left
 """
 
 
-def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["put", "put_file", "take"])
+def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(tmp_path: Path, way: str) -> None:
     told = subprocess.run(
-        [sys.executable, "-c", _FULL, str(tmp_path / "s")],
+        [sys.executable, "-c", _FULL, str(tmp_path / "s"), way],
         cwd=ROOT,
         capture_output=True,
         text=True,
