@@ -19,6 +19,8 @@ from protocol.task import MAX_DOCUMENT_BYTES, TaskDocument, read_task, test_indi
 Json = dict[str, Any]
 
 MAX_GATEWAYS: Final = 8
+SAMPLE_TIMEOUT_S: Final = 3.0
+"""How long a sample may take per block; what is slower is asked for as a whole, with more patience."""
 
 
 def unhex(text: str) -> bytes:
@@ -104,14 +106,14 @@ def probe_test(
     indices = test_indices(task.data, block_hash)
     reference = task.data.fragments[indices[choose(len(indices))]]
     _, cid = parse_link(f"http://fragment/ipfs/{reference.cid}")
-    probe(cid, [*gateways, *task.data.gateways][:MAX_GATEWAYS], choose)
+    probe(cid, [*gateways, *task.data.gateways][:MAX_GATEWAYS], choose, timeout_s=SAMPLE_TIMEOUT_S)
 
 
 def probe_model(claim: Json, choose: Callable[[int], int]) -> None:
     """One random block of a revealed model, from one of its links; raises `Unavailable`, `InvalidCid`."""
     links = claim["links"][:MAX_GATEWAYS]
     gateway, cid = parse_link(links[choose(len(links))])
-    probe(cid, [gateway], choose)
+    probe(cid, [gateway], choose, timeout_s=SAMPLE_TIMEOUT_S)
 
 
 def fetch_model(claim: Json, task: TaskDocument) -> bytes:
