@@ -19,13 +19,13 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint types test-contracts test-python compile bench soak clean
+.PHONY: help install demo test lint types test-contracts test-python test-ipfs compile bench soak clean
 .PHONY: .venv node_modules build/solc
 
 help:
 	@echo "make demo    a paid training order from start to end (KEEP=1 leaves the network up)"
 	@echo "make test    every check: lint, types, contract tests, Python tests"
-	@echo "also: install, compile, lint, types, test-contracts, test-python, bench, soak, clean"
+	@echo "also: install, compile, lint, types, test-contracts, test-python, test-ipfs, bench, soak, clean"
 
 install: $(VENV) $(NODE) $(SOLC)
 
@@ -52,6 +52,12 @@ test-contracts: install
 # Two workers: the tests that drive real processes mostly wait (tests/conftest.py).
 test-python: install
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# 90 MB more: a real IPFS node, which pins and fetches our files.
+test-ipfs: install
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[ipfs]'
+	pytest tests/storage/test_real_kubo.py
 
 compile: build/.compiled
 

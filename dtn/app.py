@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, network, orders, predict, provider, roles, top
+from dtn.commands import dao, data, demo, devnet, network, orders, predict, provider, roles, storage, top
 
 app = typer.Typer(
     name="dtn",
@@ -30,6 +30,7 @@ app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")
 app.add_typer(dao.app, name="dao")
 app.add_typer(data.app, name="data")
+app.add_typer(storage.app, name="storage")
 COMMANDS: Sequence[Callable[..., None]] = (
     demo.demo,
     orders.put,

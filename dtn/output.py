@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from protocol.errors import ProtocolError
@@ -75,6 +84,15 @@ def write_model(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as reason:
         raise NotWritten(f"cannot write {path}: {reason.strerror}; choose another file with -o") from reason
+
+
+@contextmanager
+def transfer(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal's standard error; gives what is to be told the bytes so far."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        running = bar.add_task(what, total=total)
+        yield lambda done: bar.update(running, completed=done)
 
 
 def percent(score: str | int | None) -> str:

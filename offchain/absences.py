@@ -3,7 +3,8 @@
 An honest node must neither report a link that hiccuped once nor wait until nobody can act on it. So something
 counts as gone when it was asked for at least `LEAST_FAILURES` times in the current phase of its order, never
 came, and has been failing for longer than the phase still lasts. Whatever comes once is not gone in that
-phase, and each phase is tried anew.
+phase, unless it lapses: a sample of it is asked for later (`offchain.sampling`) and does not come. Then it
+counts as never seen until all of it has come again. Each phase is tried anew.
 
 Pure but for its memory: the caller brings the time, in Unix milliseconds. A restart forgets, and then waits
 longer.
@@ -47,6 +48,19 @@ class Absences:
             self._remember(thing, Absence(1, now_ms))
         elif known.failures:
             self._remember(thing, Absence(known.failures + 1, known.since_ms))
+
+    def lapsed(self, thing: Thing, now_ms: int) -> None:
+        """A part of it was asked for and did not come, whether or not it came before."""
+        known = self._known.get(thing)
+        if known is None or not known.failures:
+            self._remember(thing, Absence(1, now_ms))
+        else:
+            self.missed(thing, now_ms)
+
+    def is_failing(self, thing: Thing) -> bool:
+        """Whether it was asked for in vain since it last came."""
+        known = self._known.get(thing)
+        return known is not None and known.failures > 0
 
     def has_come(self, thing: Thing) -> bool:
         """Whether it was fetched in this phase."""

@@ -6,16 +6,20 @@ from the ledger, files from its store. So it can be killed at any moment and sta
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
+import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from offchain.config import ActorConfig
-from offchain.network import Network, NetworkError, NetworkFile
-from offchain.storage import EmbeddedStore, Gateway
+from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
+from offchain.retention import Retention
+from offchain.storage import Gateway, NotStored
+from offchain.storage.choice import open_store
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
@@ -25,6 +29,9 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+LOOK_AT_SETTLED_S: Final = 60.0
+MOST_ASKED: Final = 16
+"""Orders that are asked about in one look at what is settled."""
 ROUNDS_TO_TRUST = 30
 """While the chain is silent, it is asked for the committee once in so many rounds."""
 
@@ -40,7 +47,10 @@ class Actor:
         self.key = config.key()
         self.file = NetworkFile.read(config.network)
         self.network = Network(self.file, self.key)
-        self.store = EmbeddedStore(config.data_dir / "store")
+        self.store = open_store(config)
+        self.retention = Retention(config.data_dir / "needed", config.keep_s)
+        self._looked_at_settled_s = -LOOK_AT_SETTLED_S
+        self._next_asked = 0
         self.gateway = Gateway(self.store, config.gateway_host, config.gateway_port)
         self.stopping = threading.Event()
 
@@ -159,6 +169,49 @@ class Actor:
         listed = self.network.get("/v1/orders", limit=500)["orders"]
         wanted = [item for item in listed if item["phase"] in phases and item["kind"] == "open"]
         return [self.network.get(f"/v1/orders/{item['oid']}") for item in wanted]
+
+    def drop_settled(self) -> None:
+        """Drop what orders needed that were settled `keep_s` ago; looks at most every `LOOK_AT_SETTLED_S`.
+
+        That an order is settled, f + 1 of the network file's aggregators must say: one liar could else have a
+        model dropped that a jury is about to ask for. The chain is not asked: while it hangs, so would this.
+        """
+        if time.monotonic() - self._looked_at_settled_s < LOOK_AT_SETTLED_S:
+            return
+        self._looked_at_settled_s = time.monotonic()
+        unsettled = self.retention.unsettled()
+        # In turn: some may never be, as orders that the chain never took.
+        first = self._next_asked % max(1, len(unsettled))
+        self._next_asked = first + MOST_ASKED
+        for oid in (unsettled[first:] + unsettled[:first])[:MOST_ASKED]:
+            if self._is_settled(oid):
+                self.retention.settled(oid, time.time_ns() // 1_000_000)
+        dropped = False
+        for oid, cids in self.retention.due(time.time_ns() // 1_000_000).items():
+            self.forget_order(oid)
+            for cid in cids:
+                with contextlib.suppress(NotStored):
+                    self.store.unpin(cid)
+            self.retention.forget(oid)
+            dropped = True
+            log.info("dropped %d files of order %s, which was settled long ago", len(cids), oid)
+        if dropped:
+            self.store.collect()
+
+    def forget_order(self, oid: str) -> None:
+        """Remove what else is kept for an order whose time is over, before its files go."""
+
+    def _is_settled(self, oid: str) -> bool:
+        path = f"/v1/orders/{oid}"
+        try:
+            # One member's word first, which costs little: most orders that are asked about still run.
+            if self.network.get(path)["phase"] != "settled":
+                return False
+            answer = self.network.agreed(path, lambda detail: detail["phase"])
+        except (NetworkError, NotFound, LedgerRefused) as reason:
+            log.debug("%s", reason)
+            return False
+        return bool(answer["phase"] == "settled")
 
     def attempt(self, what: str, action: Any, *arguments: Any, **named: Any) -> bool:
         """Do one thing for one order; a refusal or a dead link is logged and the others go on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -61,6 +61,16 @@ class ActorConfig(BaseModel):
     public_url: str | None = None
     """How others reach the gateway, if not by host and port."""
     poll_s: float = Field(default=1.0, gt=0, le=60)
+    storage: Literal["embedded", "ipfs"] = "embedded"
+    """Where files are kept: in `data_dir`, or, once they are public, in a Kubo daemon."""
+    ipfs_rpc: str = "/ip4/127.0.0.1/tcp/5001/http"
+    """The daemon's RPC address; whoever reaches it owns the daemon, so it belongs on loopback."""
+    ipfs_any_version: bool = False
+    """Whether to go on with a daemon whose version the client library does not know."""
+    ipfs_timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """How long the daemon may be silent within one call."""
+    keep_s: int = Field(default=7 * 86_400, ge=0)
+    """How long what an order needed is kept and served after the order was settled."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -144,3 +154,15 @@ class ClientConfig(ActorConfig):
         if (self.webhook_url is None) != (self.webhook_secret_file is None):
             raise ValueError("webhook_url and webhook_secret_file go together")
         return self
+
+
+def read_any(path: Path) -> ActorConfig:
+    """The configuration of whatever role in the TOML file at ``path``; raises `InvalidConfig`."""
+    refusal = None
+    for kind in (ClientConfig, ProviderConfig, ValidatorConfig, VerifierConfig):
+        try:
+            return kind.read(path)
+        except InvalidConfig as reason:
+            refusal = refusal or reason
+    assert refusal is not None
+    raise refusal

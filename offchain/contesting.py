@@ -9,12 +9,15 @@ Source: PoT 3.4 "Achieving Retrievability"; design section 4 ("Slashing follows 
 from __future__ import annotations
 
 import logging
+import random
+import time
 from typing import Any
 
 from offchain.config import ContesterConfig
 from offchain.judging import IRRETRIEVABLE_ANSWER, Answer
 from offchain.jury import Juror
 from offchain.material import unhex
+from offchain.sampling import Sampler
 from protocol.transactions import Appeal, IrretrievableReport
 
 log = logging.getLogger(__name__)
@@ -29,8 +32,17 @@ class Contester(Juror):
 
     def __init__(self, config: ContesterConfig) -> None:
         super().__init__(config)
+        self.sampler = Sampler(self.judge, random.SystemRandom().randrange)
         self._reported: set[tuple[str, str]] = set()
         self._contested: set[tuple[str, str]] = set()
+
+    def watch(self, detail: Json) -> None:
+        """In the windows for reports: see whether what was revealed is there, and report what is not."""
+        if detail["phase"] not in ("validation", "challenge"):
+            return  # it has moved on since it was listed
+        now_ms = time.time_ns() // 1_000_000
+        self.attempt(f"sampling order {detail['oid']}", self.sampler.look, detail, now_ms)
+        self.report_absent(detail)
 
     def report_absent(self, detail: Json) -> None:
         """Report what nobody has yet, and this machine has tried in vain to fetch for long enough."""

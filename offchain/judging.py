@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,15 @@ from offchain.absences import Absences, Thing
 from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.memory import OverBudget
 from offchain.evaluation.score import evaluate
-from offchain.material import fetch_model, fetch_task, fetch_test, read_fragments, unhex
+from offchain.material import (
+    fetch_model,
+    fetch_task,
+    fetch_test,
+    probe_model,
+    probe_test,
+    read_fragments,
+    unhex,
+)
 from offchain.storage import InvalidCid, Unavailable
 from protocol.errors import InvalidArtifact, InvalidDocument
 from protocol.task import TaskDocument
@@ -113,10 +121,49 @@ class Judge:
 
     def gone(self, detail: Json) -> Iterator[str]:
         """Subjects that may be reported: revealed models, and the test set while nobody has scored."""
-        subjects = sorted({claim["mid"] for claim in detail["claims"] if claim["mid"] is not None})
-        if all(item["score"] is None for item in detail["validations"]):
-            subjects.append(_test_set(detail))
-        return (subject for subject in subjects if self.is_gone(detail, subject))
+        return (subject for subject in _reportable(detail) if self.is_gone(detail, subject))
+
+    def sample(self, detail: Json, choose: Callable[[int], int]) -> None:
+        """Ask for a random block of something that may be reported, or for all of what failed before.
+
+        Args:
+            choose: a number below the one it is given, each as likely.
+        """
+        subjects = _reportable(detail)
+        failing = [each for each in subjects if self.absences.is_failing(_thing(detail, each))]
+        if not subjects:
+            return
+        subject = (failing or subjects)[choose(len(failing or subjects))]
+        try:
+            task = self._task(detail)
+            if failing:
+                self._look_again(detail, task, subject)
+            else:
+                self._probe(detail, task, subject, choose)
+        except (Unavailable, InvalidDocument, InvalidCid) as reason:
+            log.warning("order %s cannot be sampled: %s", detail["oid"], reason)
+
+    def _probe(self, detail: Json, task: TaskDocument, subject: str, choose: Callable[[int], int]) -> None:
+        try:
+            if subject == _test_set(detail):
+                if detail["testLinks"]:
+                    probe_test(task, unhex(detail["blockHash"]), detail["testLinks"], choose)
+                return
+            claims = [claim for claim in claims_on(detail, subject) if claim["links"]]
+            if claims:
+                probe_model(claims[choose(len(claims))], choose)
+        except (Unavailable, InvalidCid) as reason:
+            log.warning("a sample of %s does not come: %s", subject, reason)
+            self.absences.lapsed(_thing(detail, subject), _now_ms())
+
+    def _look_again(self, detail: Json, task: TaskDocument, subject: str) -> None:
+        """All of what failed before, as a jury would try to fetch it."""
+        if subject != _test_set(detail):
+            any(self._model(detail, claim, task) is not None for claim in claims_on(detail, subject))
+            return
+        with self._watched(detail, Unavailable, InvalidDocument, InvalidCid):
+            fetch_test(task, unhex(detail["blockHash"]), detail["testLinks"] or [])
+        self.absences.came(_thing(detail, subject))
 
     def _model(self, detail: Json, claim: Json, task: TaskDocument) -> bytes | None:
         """The file of a claimed model, or none; either way its absences are kept."""
@@ -181,6 +228,14 @@ class Judge:
         partial = path.with_suffix(".new")
         partial.write_text(json.dumps({"score": str(answer[0]), "digest": "0x" + answer[1].hex()}))
         os.replace(partial, path)
+
+
+def _reportable(detail: Json) -> list[str]:
+    """Revealed models, and the test set while nobody has scored."""
+    subjects = sorted({claim["mid"] for claim in detail["claims"] if claim["mid"] is not None})
+    if all(item["score"] is None for item in detail["validations"]):
+        subjects.append(_test_set(detail))
+    return subjects
 
 
 def claims_on(detail: Json, mid: str) -> list[Json]:

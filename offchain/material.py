@@ -6,12 +6,12 @@ the claim committed to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from offchain.data import Fragment, decode_fragment, form_of
 from offchain.models.artifact import Tensors, decode_model, model_size_bound
-from offchain.storage import InvalidCid, Unavailable, fetch, parse_link
+from offchain.storage import InvalidCid, Unavailable, fetch, parse_link, probe
 from protocol.crypto import sha256
 from protocol.errors import InvalidDocument
 from protocol.task import MAX_DOCUMENT_BYTES, TaskDocument, read_task, test_indices, train_indices
@@ -19,6 +19,8 @@ from protocol.task import MAX_DOCUMENT_BYTES, TaskDocument, read_task, test_indi
 Json = dict[str, Any]
 
 MAX_GATEWAYS: Final = 8
+SAMPLE_TIMEOUT_S: Final = 3.0
+"""How long a sample may take per block; what is slower is asked for as a whole, with more patience."""
 
 
 def unhex(text: str) -> bytes:
@@ -95,6 +97,23 @@ def fetch_test(task: TaskDocument, block_hash: bytes, gateways: Sequence[str]) -
     """Files of the test fragments, once released; raises what `fetch_fragment_files` does."""
     chosen = [*gateways, *task.data.gateways][:MAX_GATEWAYS]
     return fetch_fragment_files(task, test_indices(task.data, block_hash), chosen)
+
+
+def probe_test(
+    task: TaskDocument, block_hash: bytes, gateways: Sequence[str], choose: Callable[[int], int]
+) -> None:
+    """One random block of one test fragment, from the sources of `fetch_test`; raises `Unavailable`."""
+    indices = test_indices(task.data, block_hash)
+    reference = task.data.fragments[indices[choose(len(indices))]]
+    _, cid = parse_link(f"http://fragment/ipfs/{reference.cid}")
+    probe(cid, [*gateways, *task.data.gateways][:MAX_GATEWAYS], choose, timeout_s=SAMPLE_TIMEOUT_S)
+
+
+def probe_model(claim: Json, choose: Callable[[int], int]) -> None:
+    """One random block of a revealed model, from one of its links; raises `Unavailable`, `InvalidCid`."""
+    links = claim["links"][:MAX_GATEWAYS]
+    gateway, cid = parse_link(links[choose(len(links))])
+    probe(cid, [gateway], choose, timeout_s=SAMPLE_TIMEOUT_S)
 
 
 def fetch_model(claim: Json, task: TaskDocument) -> bytes:

@@ -20,14 +20,14 @@ from dtn.output import (
     short,
     table,
     tokens,
+    transfer,
     wei,
-    write_model,
 )
 from dtn.overview import NOBODY, Overview
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig
 from offchain.network import Network, NetworkError, NetworkFile
-from protocol.crypto import sha256
+from offchain.storage.choice import open_store
 from protocol.errors import InvalidDocument
 from protocol.transactions import IRRETRIEVABLE_SCORE, Cancel
 
@@ -53,7 +53,8 @@ def client_of(path: Path | None) -> tuple[Client, ClientConfig]:
             "or name yours with --config"
         )
     config = ClientConfig.read(chosen)
-    return Client(NetworkFile.read(config.network), config.key(), config.data_dir), config
+    store = None if config.storage == "embedded" else open_store(config)
+    return Client(NetworkFile.read(config.network), config.key(), config.data_dir, store), config
 
 
 def gateway_of(config: ClientConfig) -> str:
@@ -113,14 +114,14 @@ def get(
 ) -> None:
     """Fetch the winning model of an order and check its hash (PoT Get)."""
     client, _ = client_of(config)
-    data, answer = client.get(parse_id(oid, 32, "an OID"))
-    write_model(output, data)
-    found = "0x" + sha256(data).hex()
+    with transfer("bytes fetched", None) as told:
+        answer = client.get_file(parse_id(oid, 32, "an OID"), output, told)
     if as_json:
-        print_json(answer | {"path": str(output), "sha256": found})
+        print_json(answer | {"path": str(output), "sha256": answer["mid"]})
         return
-    console.print(f"{output}: {len(data)} bytes, score {percent(answer['score'])}, by {answer['winner']}")
-    console.print(f"sha256 {found} is the order's MID", soft_wrap=True)
+    size = output.stat().st_size
+    console.print(f"{output}: {size} bytes, score {percent(answer['score'])}, by {answer['winner']}")
+    console.print(f"sha256 {answer['mid']} is the order's MID", soft_wrap=True)
 
 
 def orders(

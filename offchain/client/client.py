@@ -7,9 +7,10 @@ releases the test set when training closes. `Client.get` fetches the winning mod
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,17 @@ from offchain.economics.answers import fetch_credits, fetch_history
 from offchain.economics.quotes import OrderEstimate, estimate_order
 from offchain.models.artifact import decode_model
 from offchain.network import Network, NetworkError, NetworkFile
-from offchain.storage import Cid, EmbeddedStore, InvalidCid, Unavailable, fetch, link_to, parse_link
+from offchain.storage import (
+    Cid,
+    EmbeddedStore,
+    InvalidCid,
+    StorageFull,
+    Unavailable,
+    fetch,
+    fetch_file,
+    link_to,
+    parse_link,
+)
 from offchain.watching import Update, watch
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
@@ -94,7 +105,11 @@ class Reclaimed:
 class Client:
     """One client account on one network."""
 
-    def __init__(self, file: NetworkFile, key: Key | None, data_dir: Path) -> None:
+    def __init__(
+        self, file: NetworkFile, key: Key | None, data_dir: Path, store: EmbeddedStore | None = None
+    ) -> None:
+        """``store`` keeps the data of orders; the embedded one in ``data_dir`` if not given."""
+        self._given_store = store
         self.file = file
         self.key = key
         self.network = Network(file, key)
@@ -178,7 +193,7 @@ class Client:
         return PreparedTask(document, link_to(gateway, cid))
 
     def _store(self) -> EmbeddedStore:
-        return EmbeddedStore(self.data_dir / "store")
+        return self._given_store or EmbeddedStore(self.data_dir / "store")
 
     def _document(self, task: TaskFile, gateway: str, store: EmbeddedStore) -> TaskDocument:
         form, classes, fragments = load_data(task)
@@ -224,24 +239,57 @@ class Client:
             NetworkError: too few aggregators are known, or agree.
             Unavailable: the file is not to be had.
         """
-        answer = self.network.agreed(
+        answer = self._winner(oid)
+        failures: list[str] = []
+        for cid, gateways in _holders(answer["links"], failures).items():
+            try:
+                data = fetch(cid, gateways, max_bytes=int(answer["sizeBytes"]))
+            except Unavailable as reason:
+                failures.append(str(reason))
+                continue
+            if sha256(data).hex() == answer["mid"][2:]:
+                return data, answer
+            failures.append(f"{cid} is another file than the winner's")
+        raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
+
+    def get_file(self, oid: bytes, path: Path, progress: Callable[[int], None] = lambda _: None) -> Json:
+        """The winning model to ``path``: `get` without the model in memory; returns what the network says.
+
+        Interrupted, it goes on from there when it is called again. ``progress`` is told the bytes so far.
+
+        Raises:
+            StorageFull: it cannot be written; and what `get` raises. ``path`` is then as it was.
+        """
+        answer = self._winner(oid)
+        unchecked = path.with_name(path.name + ".unchecked")
+        failures: list[str] = []
+        for cid, gateways in _holders(answer["links"], failures).items():
+            try:
+                fetch_file(cid, gateways, unchecked, max_bytes=int(answer["sizeBytes"]), progress=progress)
+            except Unavailable as reason:
+                failures.append(str(reason))
+                continue
+            with open(unchecked, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest == answer["mid"][2:]:
+                try:
+                    unchecked.replace(path)
+                except OSError as reason:
+                    raise StorageFull(f"cannot write {path}: {reason.strerror}") from reason
+                return answer
+            unchecked.unlink()
+            failures.append(f"{cid} is another file than the winner's")
+        raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
+
+    def _winner(self, oid: bytes) -> Json:
+        """Which model won and where it is, as f + 1 members say alike."""
+        found: Json = self.network.agreed(
             f"/v1/orders/0x{oid.hex()}/model",
             # Size and links too: the last to agree could otherwise send everybody to dead links.
             lambda a: (a["mid"], a["winner"], a["score"], a["sizeBytes"], a["links"]),
             self._committee(),
         )
-        failures = []
-        for link in answer["links"]:
-            try:
-                gateway, cid = parse_link(link)
-                data = fetch(cid, [gateway], max_bytes=int(answer["sizeBytes"]))
-            except (InvalidCid, Unavailable) as reason:
-                failures.append(str(reason))
-                continue
-            if sha256(data).hex() == answer["mid"][2:]:
-                return data, answer
-            failures.append(f"{link} is another file than the winner's")
-        raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
+        return found
 
     def watch(self, oid: bytes, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
         """The states of an order until it is settled, each as f + 1 members of the committee describe it.
@@ -374,6 +422,19 @@ class Client:
             )
         receipt = chain.reclaim(oid)
         return Reclaimed(amount, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
+
+
+def _holders(links: Sequence[str], failures: list[str]) -> dict[Cid, list[str]]:
+    """Gateways by the file that they are said to have; what is no link goes to ``failures``."""
+    found: dict[Cid, list[str]] = {}
+    for link in links:
+        try:
+            gateway, cid = parse_link(link)
+        except InvalidCid as reason:
+            failures.append(str(reason))
+            continue
+        found.setdefault(cid, []).append(gateway)
+    return found
 
 
 def _initial_parameters(task: TaskFile, architecture: Architecture, store: EmbeddedStore) -> Json | None:

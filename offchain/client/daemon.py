@@ -21,7 +21,8 @@ from offchain.config import ClientConfig
 from offchain.material import unhex
 from offchain.network import NotFound
 from offchain.storage import Cid
-from protocol.task import test_indices, train_indices
+from offchain.storage.unixfs import build
+from protocol.task import TaskDocument, test_indices, train_indices
 from protocol.transactions import TestRelease
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,15 @@ SETTLED: Final = 1_000
 """The place of "settled" among an order's phases: after all others, however many they are."""
 MAX_LISTED: Final = 500
 """As many of its own orders as one question to an aggregator may list; running ones come first."""
+
+
+def files_of(document: TaskDocument) -> list[Cid]:
+    """The files in the store that an order for a task needs: the document, the data, the initial model."""
+    root, _ = build(document.canonical())
+    named = [fragment.cid for fragment in document.data.fragments]
+    if document.initial_parameters is not None:
+        named.append(document.initial_parameters.cid)
+    return [root, *map(Cid.parse, named)]
 
 
 class ClientDaemon(Actor):
@@ -62,6 +72,13 @@ class ClientDaemon(Actor):
                 self.attempt(f"order 0x{oid.hex()}", self.look_after, oid, record)
             elif self.webhooks is not None and 0 < record.told < SETTLED:
                 self.attempt(f"order 0x{oid.hex()}", self.tell_settled, oid, record)
+        self.attempt("dropping what is no longer needed", self.drop_settled)
+
+    def forget_order(self, oid: str) -> None:
+        """That its task is prepared too: another order for it could not be served any more."""
+        record = self.records.all().get(unhex(oid))
+        if record is not None:
+            self.records.drop_prepared(record.document())
 
     def adopt(self, known: Collection[bytes]) -> None:
         """Take in the orders that a wallet placed for tasks prepared here."""
@@ -79,6 +96,8 @@ class ClientDaemon(Actor):
 
     def look_after(self, oid: bytes, record: OrderRecord) -> None:
         """Do what one order needs now."""
+        if not self.retention.knows("0x" + oid.hex()):
+            self.retention.need("0x" + oid.hex(), files_of(record.document()))
         try:
             detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
         except NotFound:

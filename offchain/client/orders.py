@@ -67,6 +67,10 @@ class OrderRecords:
         """Remember durably that the data of this task is held here."""
         _write(self._prepared / f"{document.digest().hex()}.json", document.canonical().decode())
 
+    def drop_prepared(self, document: TaskDocument) -> None:
+        """The data of this task is about to go."""
+        (self._prepared / f"{document.digest().hex()}.json").unlink(missing_ok=True)
+
     def prepared(self, task_hash: bytes) -> TaskDocument | None:
         """The task prepared here under this hash; raises `InvalidDocument` for a damaged one."""
         try:

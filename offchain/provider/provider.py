@@ -1,7 +1,8 @@
 """One provider's loop: choose orders, train them, claim, reveal, keep the models available.
 
 Orders are taken by reward per second of training (PoT 3.3.2 FetchOrders). Each runs as a `Job`; claims
-are revealed when training closes, and revealed models stay published, because a winner's must be fetchable.
+are revealed when training closes, and revealed models stay published until `keep_s` after the settlement,
+because a winner's must be fetchable.
 It is a juror too: the larger rounds of orders that it claims nothing in hear providers.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections import Counter
 from typing import Any, Final
@@ -67,6 +69,7 @@ class Provider(Juror):
         for detail in self.orders_in("validation", "challenge", "verdict"):
             self.warn_if_reported(detail)
         self.serve_as_juror()
+        self.attempt("dropping what is no longer needed", self.drop_settled)
 
     @staticmethod
     def _over(job: Job) -> bool:
@@ -91,6 +94,7 @@ class Provider(Juror):
 
     def begin(self, detail: Json) -> None:
         """Start training an order."""
+        self.retention.need(detail["oid"])
         folder = self._folder(detail["oid"])
         if self.desk is not None:
             record = contributions_of(self.config.data_dir)
@@ -135,6 +139,7 @@ class Provider(Juror):
     def reveal_model(self, detail: Json, model: bytes) -> None:
         """Publish ``model`` and send the reveal that opens its claim."""
         cid = self.store.put(model)
+        self.retention.need(detail["oid"], [cid])
         self.store.publish(cid)
         oid, mid = unhex(detail["oid"]), sha256(model)
         self.network.submit(
@@ -146,6 +151,10 @@ class Provider(Juror):
             salt=self.salt(oid, claim_body(mid, len(model))),
         )
         log.info("revealed model 0x%s for order %s", mid.hex(), detail["oid"])
+
+    def forget_order(self, oid: str) -> None:
+        """Checkpoints and claimed models too."""
+        shutil.rmtree(self._folder(oid), ignore_errors=True)
 
     def close(self) -> None:
         self.stopping.set()

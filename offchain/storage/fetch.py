@@ -1,29 +1,39 @@
 """Fetching files from other participants: block by block, each checked against its CID before use.
 
+Any holder may continue what another began: a source that is dead, slow or wrong is given up for the next link
+at the block where it fails. `fetch_file` keeps what came in a file beside the target, so that an interrupted
+download goes on where it stopped, whoever holds the file then.
+
 Bounds: `max_bytes` of file, one block at most `MAX_BLOCK_BYTES`, `MAX_DEPTH` levels, a deadline per
-block and one per source. A source that is dead, slow or wrong is given up for the next link; no redirect is
-followed and nothing is unpacked.
+block and one per source. No redirect is followed and nothing is unpacked. `fetch_file` has one leaf and one
+path of nodes in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol, TypeVar
 
 import httpx
 
-from offchain.storage.cid import Cid, InvalidCid
-from offchain.storage.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, children_of
+from offchain.storage.cid import RAW, Cid, InvalidCid
+from offchain.storage.embedded import Progress, StorageFull
+from offchain.storage.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DEPTH, children_of, size_of
 from protocol.errors import ProtocolError
+
+T = TypeVar("T")
 
 BLOCK_TIMEOUT_S: Final = 10.0
 GRACE_S: Final = 30.0
 MIN_RATE_BYTES_S: Final = 64 * 1024
 """A source gets `GRACE_S` and then as long as the largest file allowed takes at this rate."""
-MAX_DEPTH: Final = 8
 MAX_SOURCES: Final = 8
+PARTIAL: Final = ".part"
+"""What the name of an unfinished download ends with."""
 
 
 class Unavailable(ProtocolError):
@@ -44,76 +54,226 @@ def parse_link(link: str) -> tuple[str, Cid]:
 
 
 def fetch(cid: Cid, gateways: Sequence[str], *, max_bytes: int, timeout_s: float = BLOCK_TIMEOUT_S) -> bytes:
-    """The file ``cid`` from the first gateway that gives all of it; callable inside a running event loop.
+    """The file ``cid`` from those gateways that give it; callable inside a running event loop.
 
     Raises:
-        Unavailable: none did; with the reason for each.
+        Unavailable: some of it none gives, or it is larger than allowed; with the reason for each.
     """
+    memory = _Memory()
+    _wait(_fetch(cid, gateways, max_bytes, timeout_s, memory))
+    return b"".join(memory.parts)
+
+
+def fetch_file(
+    cid: Cid,
+    gateways: Sequence[str],
+    path: Path,
+    *,
+    max_bytes: int,
+    timeout_s: float = BLOCK_TIMEOUT_S,
+    progress: Progress = lambda _: None,
+) -> None:
+    """The file ``cid`` to ``path``; what was fetched before, whole leaves of it, is not fetched again.
+
+    Raises:
+        Unavailable: as `fetch`; what came is kept beside ``path`` for the next try.
+        StorageFull: no room, or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+            _wait(_fetch(cid, gateways, max_bytes, timeout_s, _OnDisk(file, progress)))
+            file.truncate(file.tell())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as reason:
+        raise StorageFull(f"cannot write to {path}: {reason.strerror}; free some space") from reason
+
+
+def probe(
+    cid: Cid, gateways: Sequence[str], choose: Callable[[int], int], *, timeout_s: float = BLOCK_TIMEOUT_S
+) -> None:
+    """Fetch one leaf of a file, drawn at random by its bytes, and drop it: whether the holders still have it.
+
+    Args:
+        choose: a number below the one it is given, each as likely.
+
+    Raises:
+        Unavailable: nobody gives it, or a node on the way to it.
+    """
+    _wait(_probe(cid, gateways, choose, timeout_s))
+
+
+async def _probe(root: Cid, gateways: Sequence[str], choose: Callable[[int], int], timeout_s: float) -> None:
+    async with httpx.AsyncClient(timeout=timeout_s, follow_redirects=False) as client:
+        sources = _Sources(client, gateways[:MAX_SOURCES], MAX_BLOCK_BYTES, timeout_s)
+        try:
+            cid = root
+            for _ in range(MAX_DEPTH + 1):
+                block = await sources.block(cid)
+                children = [child for child in children_of(cid, block) if child.file_bytes]
+                if not children:
+                    return
+                at = choose(sum(child.file_bytes for child in children))
+                for child in children:
+                    cid = child.cid
+                    at -= child.file_bytes
+                    if at < 0:
+                        break
+        except (_Refused, InvalidCid) as reason:
+            told = [*sources.failures, str(reason)]
+            raise Unavailable(f"a block of {root} could not be fetched ({'; '.join(told)})") from reason
+
+
+def _wait(work: Coroutine[None, None, T]) -> T:
     # A thread with a loop of its own: only asyncio bounds a wait as a whole. A timeout per read does not,
     # as a source that sends one byte now and then would hold a validator for days.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch") as pool:
-        return pool.submit(asyncio.run, _fetch(cid, gateways, max_bytes, timeout_s)).result()
+        return pool.submit(asyncio.run, work).result()
 
 
-async def _fetch(cid: Cid, gateways: Sequence[str], max_bytes: int, timeout_s: float) -> bytes:
-    failures = []
-    patience_s = GRACE_S + max_bytes / MIN_RATE_BYTES_S
+async def _fetch(
+    cid: Cid, gateways: Sequence[str], max_bytes: int, timeout_s: float, target: _Target
+) -> None:
     async with httpx.AsyncClient(timeout=timeout_s, follow_redirects=False) as client:
-        for gateway in gateways[:MAX_SOURCES]:
-            try:
-                async with asyncio.timeout(patience_s):
-                    return await _Download(client, gateway, max_bytes, timeout_s).file(cid, 0)
-            except TimeoutError:
-                failures.append(f"{gateway}: too slow for a file of {max_bytes} bytes")
-            except (httpx.HTTPError, httpx.InvalidURL, InvalidCid, _Refused) as reason:
-                failures.append(f"{gateway}: {reason or type(reason).__name__}")
-    raise Unavailable(f"{cid} could not be fetched ({'; '.join(failures) or 'no gateway is known'})")
+        sources = _Sources(client, gateways[:MAX_SOURCES], max_bytes, timeout_s)
+        try:
+            await _Download(sources, max_bytes, target).file(cid, None, 0)
+        except (_Refused, InvalidCid) as reason:
+            told = [*sources.failures, str(reason)]
+            raise Unavailable(f"{cid} could not be fetched ({'; '.join(told)})") from reason
 
 
 class _Refused(Exception):
-    """A source answered, but not with what was asked for."""
+    """What came is not what was asked for, or nothing came."""
+
+
+class _Target(Protocol):
+    """Where the leaves of a file go, in their order."""
+
+    def has(self, cid: Cid, size_bytes: int) -> bool:
+        """Whether the next leaf is here already; if so, it counts as written."""
+        ...
+
+    def write(self, leaf: bytes) -> None:
+        """Take the next leaf."""
+        ...
+
+
+class _Memory:
+    """Keeps everything."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def has(self, cid: Cid, size_bytes: int) -> bool:
+        return False
+
+    def write(self, leaf: bytes) -> None:
+        self.parts.append(leaf)
+
+
+class _OnDisk:
+    """A file that may hold the beginning already; believes nothing of it that does not match its CID."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self._at = 0
+
+    def has(self, cid: Cid, size_bytes: int) -> bool:
+        there = size_bytes <= MAX_BLOCK_BYTES and cid.names(self._file.read(size_bytes))
+        self._move(self._at + size_bytes if there else self._at)
+        return there
+
+    def write(self, leaf: bytes) -> None:
+        self._file.write(leaf)
+        self._move(self._at + len(leaf))
+
+    def _move(self, at: int) -> None:
+        self._at = at
+        self._file.seek(at)
+        self._progress(at)
 
 
 class _Download:
-    """One file from one gateway; counts what it has taken."""
+    """One file; counts what it has taken."""
 
-    def __init__(self, client: httpx.AsyncClient, gateway: str, max_bytes: int, timeout_s: float) -> None:
-        self._client = client
-        self._gateway = gateway
-        self._timeout_s = timeout_s
+    def __init__(self, sources: _Sources, max_bytes: int, target: _Target) -> None:
+        self._sources = sources
+        self._target = target
         self._left = max_bytes
-        # A tree of empty leaves costs no bytes of file, so requests have a bound of their own.
-        self._requests_left = 64 + 2 * max_bytes // CHUNK_BYTES
+        # A tree of empty leaves costs no bytes of file, so blocks have a bound of their own.
+        self._blocks_left = 64 + 2 * max_bytes // CHUNK_BYTES
 
-    async def file(self, cid: Cid, depth: int) -> bytes:
+    async def file(self, cid: Cid, size_bytes: int | None, depth: int) -> None:
+        """Fetch what is below a block, of which the parent says that it is so many bytes."""
         if depth > MAX_DEPTH:
             raise _Refused("the file's tree is too deep")
-        block = await self._block(cid)
-        children = children_of(cid, block)
-        if not children:
-            self._left -= len(block)
-            if self._left < 0:
-                raise _Refused("the file is larger than allowed")
-            return block
-        if sum(child.file_bytes for child in children) > self._left:
-            raise _Refused("the file is larger than allowed")
-        return b"".join([await self.file(child.cid, depth + 1) for child in children])
-
-    async def _block(self, cid: Cid) -> bytes:
-        self._requests_left -= 1
-        if self._requests_left < 0:
+        self._blocks_left -= 1
+        if self._blocks_left < 0:
             raise _Refused("the file has more blocks than a file of this size needs")
+        if cid.codec == RAW and size_bytes is not None and self._target.has(cid, size_bytes):
+            self._left -= size_bytes
+            return
+        block = await self._sources.block(cid)
+        size = size_of(cid, block)
+        if size > self._left:
+            raise _Refused("the file is larger than allowed")
+        if size_bytes not in (None, size):
+            raise _Refused("the file's tree misstates the size of a block")
+        if cid.codec == RAW:
+            self._left -= size
+            self._target.write(block)
+            return
+        for child in children_of(cid, block):
+            await self.file(child.cid, child.file_bytes, depth + 1)
+
+
+class _Sources:
+    """The gateways, of which the first that did not fail yet is asked."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, gateways: Sequence[str], max_bytes: int, timeout_s: float
+    ) -> None:
+        self._client = client
+        self._waiting = list(gateways)
+        self._timeout_s = timeout_s
+        self._max_bytes = max_bytes
+        self._patience_s = self._left_s = GRACE_S + max_bytes / MIN_RATE_BYTES_S
+        self.failures: list[str] = [] if gateways else ["no gateway is known"]
+
+    async def block(self, cid: Cid) -> bytes:
+        """A checked block; raises `_Refused` when every gateway has failed."""
+        while self._waiting:
+            gateway = self._waiting[0]
+            try:
+                return await self._ask(gateway, cid)
+            except (httpx.HTTPError, httpx.InvalidURL, _Refused) as reason:
+                self.failures.append(f"{gateway}: {reason or type(reason).__name__}")
+            del self._waiting[0]
+            self._left_s = self._patience_s
+        raise _Refused("nobody else is known to have it")
+
+    async def _ask(self, gateway: str, cid: Cid) -> bytes:
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                data = await self._download(cid)
+            async with asyncio.timeout(min(self._timeout_s, self._left_s)):
+                data = await self._download(gateway, cid)
         except TimeoutError as reason:
+            if clock() - began_s >= self._left_s:
+                raise _Refused(f"too slow for a file of {self._max_bytes} bytes") from reason
             raise _Refused(f"gave no whole block in {self._timeout_s:g} s") from reason
+        self._left_s -= clock() - began_s
         if not cid.names(data):
             raise _Refused(f"sent other bytes than {cid}")
         return data
 
-    async def _download(self, cid: Cid) -> bytes:
-        url = link_to(self._gateway, cid)
+    async def _download(self, gateway: str, cid: Cid) -> bytes:
+        url = link_to(gateway, cid)
         # Not compressed: a block is small, and unpacking has no bound.
         headers = {"Accept": "application/vnd.ipld.raw", "Accept-Encoding": "identity"}
         data = bytearray()

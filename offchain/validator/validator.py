@@ -29,12 +29,15 @@ class Validator(Contester):
 
     def act(self) -> None:
         # Reveals first: scoring another order's models may take long, and a missed reveal costs stake.
+        seen = []
         for detail in self.others_orders("validation_reveal", "validation"):
+            seen.append(detail)
             step = self.commit if detail["phase"] == "validation" else self.reveal
             self.attempt(f"order {detail['oid']}", step, detail)
-            if detail["phase"] == "validation":
-                self.report_absent(detail)
         self.serve_as_juror()
+        # Last: a provider that lets its watchers wait must not make them miss a reveal.
+        for detail in (*seen, *self.others_orders("challenge")):
+            self.watch(detail)
         self.contest()
 
     def own_answers(self, detail: Json) -> dict[str, Answer]:

@@ -33,7 +33,7 @@ class Verifier(Contester):
             self.attempt(f"order {detail['oid']}", self.verify, detail)
             if detail["phase"] in ("validation", "challenge"):
                 self.look_for_models(detail)
-                self.report_absent(detail)
+                self.watch(detail)
         self.serve_as_juror()
         self.contest()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from offchain.storage import EmbeddedStore, NotStored, StorageFull
+from offchain.storage import Cid, EmbeddedStore, NotStored, StorageFull
 from offchain.storage.unixfs import CHUNK_BYTES, build
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def test_two_stores_on_one_folder_are_one_store(tmp_path: Path) -> None:
 _WORKER = """
 import random, sys
 from pathlib import Path
-from offchain.storage import EmbeddedStore
+from offchain.storage import Cid, EmbeddedStore
 store, seed = EmbeddedStore(Path(sys.argv[1])), int(sys.argv[2])
 chooser = random.Random(seed)
 common = [random.Random(n).randbytes(262144) for n in range(3)]
@@ -150,16 +151,22 @@ def test_processes_that_share_blocks_do_not_take_them_from_each_other(tmp_path: 
 
 
 _FULL = """
-import resource, sys
+import io, resource, sys
 from pathlib import Path
-from offchain.storage import EmbeddedStore, NotStored, StorageFull
+from offchain.storage import Cid, EmbeddedStore, NotStored, StorageFull
 from offchain.storage.unixfs import build
 store = EmbeddedStore(Path(sys.argv[1]))
 kept = store.put(b"small")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 data = bytes(5000)
+root, blocks = build(data)
 try:
-    store.put(data)
+    if sys.argv[2] == "put":
+        store.put(data)
+    elif sys.argv[2] == "take":
+        store.take([root], blocks.items())
+    else:
+        store.put_file(io.BytesIO(data))
 except StorageFull as reason:
     print(reason)
 assert not store.has(build(data)[0])
@@ -169,9 +176,10 @@ assert not left, left
 """
 
 
-def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["put", "put_file", "take"])
+def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(tmp_path: Path, way: str) -> None:
     told = subprocess.run(
-        [sys.executable, "-c", _FULL, str(tmp_path / "s")],
+        [sys.executable, "-c", _FULL, str(tmp_path / "s"), way],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -185,3 +193,104 @@ def test_a_folder_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageFull):
         EmbeddedStore(tmp_path / "file" / "store")
+
+
+# Files larger than memory, collection --------------------------------------------------------------------
+
+
+def test_a_file_is_put_and_read_as_a_stream(store: EmbeddedStore, tmp_path: Path) -> None:
+    data = random_bytes(3 * CHUNK_BYTES + 5)
+    (tmp_path / "file").write_bytes(data)
+    told: list[int] = []
+    with open(tmp_path / "file", "rb") as file:
+        cid = store.put_file(file, told.append)
+    assert cid == build(data)[0]
+    assert told == [CHUNK_BYTES, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES, len(data)]
+    parts = list(store.read(cid))
+    assert b"".join(parts) == data and max(map(len, parts)) <= CHUNK_BYTES
+    assert b"".join(store.read(cid, 10, CHUNK_BYTES + 20)) == data[10 : CHUNK_BYTES + 20]
+    assert store.size(cid) == len(data)
+
+
+_LARGE = """
+import resource, sys
+from pathlib import Path
+from offchain.storage import Cid, EmbeddedStore
+store = EmbeddedStore(Path(sys.argv[1]))
+with open(sys.argv[2], "rb") as file:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cid = store.put_file(file)
+    size = sum(map(len, store.read(cid)))
+    print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_file_needs_no_memory_of_its_size(tmp_path: Path) -> None:
+    size = 400 * CHUNK_BYTES
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(size)  # all of it one block, so that the disk stays empty
+        for index in range(40):
+            file.seek(index * 10 * CHUNK_BYTES)
+            file.write(index.to_bytes(2, "big"))
+    told = subprocess.run(
+        [sys.executable, "-c", _LARGE, str(tmp_path / "s"), str(tmp_path / "large")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    read, grown_kib = map(int, told.stdout.split())
+    assert read == size
+    assert grown_kib * 1024 < size / 4
+
+
+def test_pins_lists_what_is_kept(store: EmbeddedStore) -> None:
+    large, small = store.put(random_bytes(2 * CHUNK_BYTES)), store.put(b"small")
+    store.publish(small)
+    listed = {pin.cid: (pin.blocks, pin.size_bytes, pin.is_public) for pin in store.pins()}
+    assert listed == {large: (3, 2 * CHUNK_BYTES, False), small: (1, 5, True)}
+
+
+def test_collecting_removes_what_no_file_needs_and_nothing_else(store: EmbeddedStore, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    kept = store.put(random_bytes(CHUNK_BYTES + 1))
+    store.publish(kept)
+    stray = build(b"stray")[0]
+    for name in ("private", "public"):
+        (folder / name / str(stray)).write_bytes(b"stray")
+    for name in ("private", "roots"):
+        (folder / name / ".new-abc").write_bytes(b"[")
+    (folder / "incoming" / ".new-dead").mkdir()
+    (folder / "incoming" / ".new-dead" / "lock").touch()
+    (folder / "incoming" / ".new-dead" / str(stray)).write_bytes(b"stray")
+    collected = store.collect()
+    assert (collected.blocks, collected.size_bytes) == (2, 6)
+    assert not list(folder.rglob(str(stray))) and not list(folder.rglob(".new-*"))
+    assert store.get(kept) == random_bytes(CHUNK_BYTES + 1) and store.public_block(kept) is not None
+    assert store.collect().blocks == 0
+
+
+def test_collecting_leaves_what_another_process_is_bringing_in(store: EmbeddedStore) -> None:
+    data = random_bytes(2 * CHUNK_BYTES)
+    root, blocks = build(data)
+
+    def coming() -> Iterator[tuple[Cid, bytes]]:
+        for index, (cid, block) in enumerate(blocks.items()):
+            if index == 1:
+                store.collect()
+            yield cid, block
+
+    store.take([root], coming())
+    assert store.get(root) == data
+
+
+def test_a_source_that_breaks_off_leaves_nothing_behind(store: EmbeddedStore, tmp_path: Path) -> None:
+    def breaking() -> Iterator[tuple[Cid, bytes]]:
+        yield next(iter(build(b"first")[1].items()))
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        store.take([build(b"first")[0]], breaking())
+    assert not list((tmp_path / "store" / "incoming").iterdir())
+    assert not store.pins()
