@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, network, orders, provider, roles, top
+from dtn.commands import dao, data, demo, devnet, key, network, orders, provider, roles, top
 
 app = typer.Typer(
     name="dtn",
@@ -26,6 +26,7 @@ for role in roles.ROLES:
     app.add_typer(commands, name=role)
 app.add_typer(roles.aggregator_app(), name="aggregator")
 app.add_typer(roles.client_app(), name="client")
+app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")
 app.add_typer(dao.app, name="dao")

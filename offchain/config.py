@@ -15,20 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from offchain.evaluation.containers import Choice
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
+from protocol.keyfile import read_key
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class InvalidConfig(ProtocolError):
-    """A configuration file or key file that cannot be used; says where and why."""
-
-
-def read_key(path: Path) -> Key:
-    """The private key in hex in the file at ``path``; raises `InvalidConfig`."""
-    try:
-        return Key(bytes.fromhex(path.read_text(encoding="utf-8").strip().removeprefix("0x")))
-    except (OSError, ValueError, ProtocolError) as reason:
-        raise InvalidConfig(f"{path} does not hold a private key in hex: {reason}") from reason
+    """A configuration file that cannot be used; says where and why."""
 
 
 def read_toml(kind: type[M], path: Path) -> M:
@@ -51,6 +44,9 @@ class ActorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key_file: Path
+    """A keystore, or the private key in hex; see `protocol.keyfile`."""
+    password_file: Path | None = None
+    """What opens the keystore, if neither the environment nor a terminal says it."""
     data_dir: Path
     network: Path
     """The network file: chain, contracts, aggregators."""
@@ -65,13 +61,13 @@ class ActorConfig(BaseModel):
         """The configuration in the TOML file at ``path``; raises `InvalidConfig`."""
         config = read_toml(cls, path)
         base = path.resolve().parent
-        return config.model_copy(
-            update={name: base / getattr(config, name) for name in ("key_file", "data_dir", "network")}
-        )
+        paths = ("key_file", "password_file", "data_dir", "network")
+        given = {name: getattr(config, name) for name in paths}
+        return config.model_copy(update={name: base / path for name, path in given.items() if path})
 
     def key(self) -> Key:
-        """The account's key."""
-        return read_key(self.key_file)
+        """The account's key; raises `InvalidKeyFile`."""
+        return read_key(self.key_file, self.password_file)
 
 
 class JurorConfig(ActorConfig):
