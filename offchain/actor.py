@@ -10,11 +10,16 @@ import logging
 import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from prometheus_client.core import Metric
+
 from offchain.config import ActorConfig
 from offchain.network import Network, NetworkError, NetworkFile
+from offchain.standing import Meters, Monitor
 from offchain.storage import EmbeddedStore, Gateway
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import keccak256
@@ -39,15 +44,29 @@ class Actor:
         self.config = config
         self.key = config.key()
         self.file = NetworkFile.read(config.network)
+        self.meters = Meters()
         self.network = Network(self.file, self.key)
+        self.network.on_submitted = self.meters.submitted
         self.store = EmbeddedStore(config.data_dir / "store")
         self.gateway = Gateway(self.store, config.gateway_host, config.gateway_port)
         self.stopping = threading.Event()
+        self.monitor: Monitor | None = None
+        if config.metrics_port is not None:
+            self.monitor = Monitor(self, config.metrics_host, config.metrics_port)
 
     @property
     def me(self) -> str:
         """This account in 0x-hex."""
         return "0x" + self.key.address.hex()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where it keeps its files."""
+        return self.config.data_dir
+
+    def gauges(self) -> Iterator[Metric]:
+        """What this role's ``/metrics`` tell beside the rest."""
+        return iter(())
 
     @property
     def url(self) -> str:
@@ -80,11 +99,14 @@ class Actor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stopping.set())
         self.gateway.start()
+        if self.monitor is not None:
+            self.monitor.start()
         log.info("%s %s serves files at %s", type(self).__name__.lower(), self.me, self.url)
         down = looked_at_stake = trusting = False
         rounds = 0
         try:
             while not self.stopping.is_set():
+                self._note(time.monotonic(), None)
                 try:
                     if not looked_at_stake:
                         self.warn_unless_staked()
@@ -96,13 +118,27 @@ class Actor:
                     if down:
                         log.info("the network answers again")
                     down = False
+                    self.meters.round()
                 except NetworkError as reason:
                     if not down:
                         log.warning("%s", reason)
                     down = True
+                    self.meters.error(reason)
+                self._note(None, down)
                 self.stopping.wait(self.config.poll_s)
         finally:
             self.close()
+
+    def _note(self, began_s: float | None, down: bool | None) -> None:
+        """Tell the monitor that a round begins or has ended."""
+        if self.monitor is None:
+            return
+        loop = self.monitor.loop
+        if began_s is not None:
+            loop.began_s = began_s
+        if down is not None:
+            loop.down = down
+            loop.ended_well_s = loop.ended_well_s if down else time.monotonic()
 
     def trust_committee(self) -> bool:
         """Demand certificates of the chain's committee; whether the chain could be asked who that is."""
@@ -149,6 +185,8 @@ class Actor:
     def close(self) -> None:
         """Release what the actor holds."""
         self.stopping.set()
+        if self.monitor is not None:
+            self.monitor.stop()
         self.gateway.stop()
         self.network.close()
 
@@ -168,5 +206,6 @@ class Actor:
             raise
         except ProtocolError as reason:
             log.warning("%s: %s", what, reason)
+            self.meters.error(reason)
             return False
         return True

@@ -55,6 +55,9 @@ class ActorConfig(BaseModel):
     public_url: str | None = None
     """How others reach the gateway, if not by host and port."""
     poll_s: float = Field(default=1.0, gt=0, le=60)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, lt=65536)
+    """Where ``/metrics``, ``/healthz`` and ``/readyz`` answer, 0 for any free port; nowhere if not set."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -115,6 +115,8 @@ class Network:
         self._nonce = 0
         self._committees: Committees = ()
         self._renewed: Callable[[], Committees] = lambda: self._committees
+        self.on_submitted: Callable[[str, str], None] = lambda transaction, result: None
+        """Told of every transaction sent: its kind, and ``accepted``, ``refused`` or ``unordered``."""
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -305,11 +307,23 @@ class Network:
         """
         if self.key is None:
             raise NetworkError("a key is needed to sign; name its file as key_file in the configuration")
+        result = "unordered"
+        try:
+            answer = self._submit(kind, fields, self.key)
+            result = "accepted"
+        except LedgerRefused:
+            result = "refused"
+            raise
+        finally:
+            self.on_submitted(kind.__name__, result)
+        return answer
+
+    def _submit(self, kind: type[Transaction], fields: dict[str, Any], key: Key) -> Any:
         with self._lock:
             for _ in range(3):
                 self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)
-                body = kind(sender=self.key.address, nonce=self._nonce, **fields)
-                signed = sign_transaction(self.file.domain, body, self.key)
+                body = kind(sender=key.address, nonce=self._nonce, **fields)
+                signed = sign_transaction(self.file.domain, body, key)
                 try:
                     return self._send(signed)
                 except LedgerRefused as refused:

@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -186,6 +187,13 @@ class Journal:
     def size_bytes(self) -> int:
         """Length of the current log."""
         return self._current.size_bytes
+
+    def free_bytes(self) -> int | None:
+        """Room left on its disk; none if it is not on one."""
+        try:
+            return shutil.disk_usage(self._folder.path).free if isinstance(self._folder, DiskFolder) else None
+        except OSError:
+            return None
 
     def records(self) -> Iterator[Record]:
         """All records of the current log, oldest first: every promise that still binds."""
