@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, key, network, orders, provider, roles, top
+from dtn.commands import dao, data, demo, devnet, doctor, init, key, network, orders, provider, roles, top
 
 app = typer.Typer(
     name="dtn",
@@ -33,6 +33,8 @@ app.add_typer(dao.app, name="dao")
 app.add_typer(data.app, name="data")
 COMMANDS: Sequence[Callable[..., None]] = (
     demo.demo,
+    init.init,
+    doctor.doctor,
     orders.put,
     orders.get,
     orders.orders,

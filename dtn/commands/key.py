@@ -109,7 +109,7 @@ def create(file: Path, key: Key, password_file: Path | None, as_json: bool) -> N
     """Write a keystore that is not there yet."""
     if file.exists():
         raise InvalidKeyFile(f"{file} exists already; name another file, or move it away")
-    write_private(file, encrypt(key, _new_password(file, password_file)))
+    write_private(file, encrypt(key, new_password(file, password_file)))
     _say(file, key.address, as_json)
 
 
@@ -121,8 +121,8 @@ def _say(file: Path, account: bytes, as_json: bool) -> None:
         console.print(shown)
 
 
-def _new_password(file: Path, password_file: Path | None) -> str:
-    """As for opening a keystore, but a prompt asks twice."""
+def new_password(file: Path, password_file: Path | None) -> str:
+    """The password of a keystore to be made: as for opening one, but a prompt asks twice."""
     if password_file is None and not (PASSWORD_FILE in os.environ or PASSWORD in os.environ):
         return _asked_twice(file)
     return _not_empty(find_password(file, password_file))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
 from dtn.commands import quotes
 from dtn.commands.orders import ConfigOption, client_of, gateway_of
+from dtn.configuration import RoleName, kind_of
 from dtn.output import JsonFlag, console, parse_id, print_json, tokens, wei
 from protocol.chain.client import ChainClient, connect
 from protocol.chain.deployment import AddressBook
@@ -207,15 +208,7 @@ def aggregator_app() -> typer.Typer:
 
 
 def _settings(name: str, config: Path) -> Any:
-    from offchain import config as configs
-
-    kinds: dict[str, Any] = {
-        "provider": configs.ProviderConfig,
-        "validator": configs.ValidatorConfig,
-        "verifier": configs.VerifierConfig,
-        "client": configs.ClientConfig,
-    }
-    return kinds[name].read(config)
+    return kind_of(cast("RoleName", name)).read(config)
 
 
 def _actor(name: str, config: Path) -> Any:
