@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from dtn.commands import dao, data, demo, devnet, doctor, init, key, network, orders, provider, roles, top
+from protocol.logs import configure
 
 app = typer.Typer(
     name="dtn",
@@ -55,9 +54,9 @@ for command in COMMANDS:
 @app.callback()
 def settings(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with reasons.")] = False,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json for machines; by default $DTN_LOG_FORMAT or text.")
+    ] = None,
 ) -> None:
     """Options of every command."""
-    level = logging.DEBUG if verbose else os.environ.get("DTN_LOG", "INFO")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "urllib3", "web3", "jax", "absl", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    configure("DEBUG" if verbose else None, log_format)

@@ -24,6 +24,7 @@ from offchain.storage import EmbeddedStore, Gateway
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
+from protocol.logs import about
 from protocol.roles import Role
 
 log = logging.getLogger(__name__)
@@ -200,12 +201,23 @@ class Actor:
 
     def attempt(self, what: str, action: Any, *arguments: Any, **named: Any) -> bool:
         """Do one thing for one order; a refusal or a dead link is logged and the others go on."""
-        try:
-            action(*arguments, **named)
-        except NetworkError:
-            raise
-        except ProtocolError as reason:
-            log.warning("%s: %s", what, reason)
-            self.meters.error(reason)
-            return False
-        return True
+        with about(**_order_in(*arguments, *named.values())):
+            try:
+                action(*arguments, **named)
+            except NetworkError:
+                raise
+            except ProtocolError as reason:
+                log.warning("%s: %s", what, reason)
+                self.meters.error(reason)
+                return False
+            return True
+
+
+def _order_in(*arguments: Any) -> dict[str, str]:
+    """The order that an action's arguments are about, if they hold its detail or its OID."""
+    for argument in arguments:
+        if isinstance(argument, dict) and isinstance(argument.get("oid"), str):
+            return {"oid": argument["oid"]}
+        if isinstance(argument, bytes) and len(argument) == 32:
+            return {"oid": "0x" + argument.hex()}
+    return {}
