@@ -1,9 +1,9 @@
 """Logs: one line per event on standard error, for people or as JSON, with the ids that join processes.
 
 `about` says what the lines inside it are about: an order (``oid``), a model (``mid``), a transaction
-(``tx``), a batch (``sequence``), a settlement (``epoch``). In JSON these are fields, the same names in every process, so
-that one order's life can be read from the logs of all who took part. As text they stand in the message, where
-they matter.
+(``tx``), a batch (``sequence``), a settlement (``epoch``). In JSON these are fields, the same names in every
+process, so that one order's life can be read from the logs of all who took part. As text they stand in the
+message, where they matter.
 
 Guarantees: a line of JSON is one object and one line, whatever a message holds; it has at most
 `MAX_MESSAGE_CHARS` of message; secrets are nobody's business here, see `protocol.keyfile`.

@@ -156,7 +156,7 @@ class AggregatorCollector(Collector):
         )
         free = sources.node.disk_free_bytes
         if free is not None:
-            yield _gauge("dtn_disk_free_bytes", "Room left where the journal is.", free)
+            yield _gauge("dtn_disk_free_bytes", "Room left on the disk of the data folder.", free)
         silences = GaugeMetricFamily(
             "dtn_link_silence_seconds", "Since a member was last heard from.", labels=["member"]
         )

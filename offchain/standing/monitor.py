@@ -214,7 +214,7 @@ class Monitor(Collector):
             "dtn_storage_bytes", "Blocks in the store; public ones are among the private.", "kind", sizes
         )
         free = shutil.disk_usage(self._actor.data_dir).free
-        yield gauge("dtn_disk_free_bytes", "Room left where the data folder is.", free)
+        yield gauge("dtn_disk_free_bytes", "Room left on the disk of the data folder.", free)
 
     def _look_at_ledger(self) -> Iterator[Metric]:
         status = self._actor.network.get("/v1/status")
