@@ -31,6 +31,7 @@ from aggregator.journal.log import JournalDamaged, JournalFull, Log
 from aggregator.journal.pledge import STRIDE, Pledge, PledgeFiles
 from aggregator.pbft.messages import Committed
 from aggregator.pbft.records import Record
+from protocol.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,13 @@ WAY_OUT: Final = (
 )
 DAMAGED: Final = "damaged-log"
 """The last log that was moved aside: for whoever wants to know what happened to it."""
+
+RETIRED: Final = "retired"
+"""Says that this journal lives on elsewhere, see `aggregator.journal.backup`."""
+
+
+class JournalRetired(ProtocolError):
+    """This journal was moved away: a member that ran from it as well would contradict itself."""
 
 
 def _generations(names: Iterable[str], pattern: re.Pattern[str]) -> list[int]:
@@ -81,6 +89,11 @@ class Journal:
         return cls(DiskFolder(path))
 
     def _open(self) -> None:
+        if RETIRED in self._folder.names():
+            raise JournalRetired(
+                f"{self._folder} was moved away with `dtn aggregator backup --move`: the member lives where "
+                "that backup was restored. To bring it back, move this folder away and restore it here"
+            )
         self._pledges = PledgeFiles(self._folder)
         self._due = self._pledges.pledge
         kept = _generations(self._folder.names(), _LOG_NAME)[-2:]
