@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
+from protocol.keyfile import read_key
 
 
 class InvalidConfig(ProtocolError):
@@ -22,7 +23,9 @@ class AggregatorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key_file: Path
-    """File with the account's private key in hex."""
+    """A keystore, or the account's private key in hex; see `protocol.keyfile`."""
+    password_file: Path | None = None
+    """What opens the keystore, if neither the environment nor a terminal says it."""
     data_dir: Path
     """Where the journal lives."""
     rpc_url: str
@@ -59,16 +62,13 @@ class AggregatorConfig(BaseModel):
             where = ".".join(str(part) for part in first["loc"])
             raise InvalidConfig(f"{path}: {where}: {first['msg']}") from reason
         base = path.resolve().parent
-        return config.model_copy(
-            update={name: base / getattr(config, name) for name in ("key_file", "data_dir", "address_book")}
-        )
+        paths = ("key_file", "password_file", "data_dir", "address_book")
+        given = {name: getattr(config, name) for name in paths}
+        return config.model_copy(update={name: base / path for name, path in given.items() if path})
 
     def key(self) -> Key:
-        """The account's key."""
-        try:
-            return Key(bytes.fromhex(self.key_file.read_text(encoding="utf-8").strip().removeprefix("0x")))
-        except (OSError, ValueError) as reason:
-            raise InvalidConfig(f"{self.key_file} does not hold a private key in hex: {reason}") from reason
+        """The account's key; raises `InvalidKeyFile`."""
+        return read_key(self.key_file, self.password_file)
 
     def book(self) -> AddressBook:
         """The network's contracts."""

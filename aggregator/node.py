@@ -54,6 +54,8 @@ class Aggregator(Member):
         self._unyielded = 0
         self._waiters: dict[bytes, list[asyncio.Future[OrderedResult]]] = {}
         self._waiting_count = 0
+        self.chain_answered_s: float | None = None
+        """When the chain node last answered, on this machine's monotonic clock."""
 
     # Life ------------------------------------------------------------------------------------------
 
@@ -114,6 +116,7 @@ class Aggregator(Member):
                 if proposal is not None:
                     self.chain_moved(proposal, now_ms())
                 await self._confirm_held()
+                self.chain_answered_s = time.monotonic()
                 if down:
                     log.info("the chain node answers again")
                 down = False
@@ -150,6 +153,30 @@ class Aggregator(Member):
     def journal_bytes(self) -> int:
         """Size of the journal's current log."""
         return self._journal.size_bytes
+
+    @property
+    def journal_generation(self) -> int:
+        """Sequence number that the journal's current log starts from."""
+        return self._journal.generation
+
+    @property
+    def disk_free_bytes(self) -> int | None:
+        """Room left on the journal's disk; none where there is no such thing."""
+        return self._journal.free_bytes()
+
+    @property
+    def unready(self) -> str | None:
+        """Why clients should ask another member for now; none while they are well served here."""
+        if self.index is None:
+            return "this aggregator is not in the committee now"
+        if self._transfer is not None:
+            return "it takes over the ledger from other members"
+        return None if self.replica.active else "changing view"
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is nothing that `unready` would name."""
+        return self.unready is None
 
     # Transactions ----------------------------------------------------------------------------------
 

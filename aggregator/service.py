@@ -105,6 +105,7 @@ class Service:
             self._alarms,
             requests_per_s=self._config.api_requests_per_s,
             links=self._links.counters,
+            silences_s=self._links.silences_s,
             order_book=self._config.book().orders,
         )
         listener = self._listen()

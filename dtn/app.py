@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
-from dtn.commands import dao, data, demo, devnet, network, orders, predict, provider, roles, storage, top
+from dtn.commands import (
+    dao,
+    data,
+    demo,
+    devnet,
+    doctor,
+    init,
+    key,
+    network,
+    orders,
+    predict,
+    provider,
+    roles,
+    storage,
+    top,
+)
+from protocol.logs import configure
 
 app = typer.Typer(
     name="dtn",
@@ -26,6 +40,7 @@ for role in roles.ROLES:
     app.add_typer(commands, name=role)
 app.add_typer(roles.aggregator_app(), name="aggregator")
 app.add_typer(roles.client_app(), name="client")
+app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")
 app.add_typer(dao.app, name="dao")
@@ -33,6 +48,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(storage.app, name="storage")
 COMMANDS: Sequence[Callable[..., None]] = (
     demo.demo,
+    init.init,
+    doctor.doctor,
     orders.put,
     orders.get,
     predict.predict,
@@ -54,9 +71,9 @@ for command in COMMANDS:
 @app.callback()
 def settings(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with reasons.")] = False,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json for machines; by default $DTN_LOG_FORMAT or text.")
+    ] = None,
 ) -> None:
     """Options of every command."""
-    level = logging.DEBUG if verbose else os.environ.get("DTN_LOG", "INFO")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "urllib3", "web3", "jax", "absl", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    configure("DEBUG" if verbose else None, log_format)

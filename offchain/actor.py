@@ -12,17 +12,22 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
+
+from prometheus_client.core import Metric
 
 from offchain.config import ActorConfig
 from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
 from offchain.retention import Retention
+from offchain.standing import Meters, Monitor
 from offchain.storage import Gateway, NotStored
 from offchain.storage.choice import open_store
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
+from protocol.logs import about
 from protocol.roles import Role
 
 log = logging.getLogger(__name__)
@@ -46,18 +51,32 @@ class Actor:
         self.config = config
         self.key = config.key()
         self.file = NetworkFile.read(config.network)
+        self.meters = Meters()
         self.network = Network(self.file, self.key)
+        self.network.on_submitted = self.meters.submitted
         self.store = open_store(config)
         self.retention = Retention(config.data_dir / "needed", config.keep_s)
         self._looked_at_settled_s = -LOOK_AT_SETTLED_S
         self._next_asked = 0
         self.gateway = Gateway(self.store, config.gateway_host, config.gateway_port)
         self.stopping = threading.Event()
+        self.monitor: Monitor | None = None
+        if config.metrics_port is not None:
+            self.monitor = Monitor(self, config.metrics_host, config.metrics_port)
 
     @property
     def me(self) -> str:
         """This account in 0x-hex."""
         return "0x" + self.key.address.hex()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where it keeps its files."""
+        return self.config.data_dir
+
+    def gauges(self) -> Iterator[Metric]:
+        """What this role's ``/metrics`` tell beside the rest."""
+        return iter(())
 
     @property
     def url(self) -> str:
@@ -90,11 +109,14 @@ class Actor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stopping.set())
         self.gateway.start()
+        if self.monitor is not None:
+            self.monitor.start()
         log.info("%s %s serves files at %s", type(self).__name__.lower(), self.me, self.url)
         down = looked_at_stake = trusting = False
         rounds = 0
         try:
             while not self.stopping.is_set():
+                self._note(time.monotonic(), None)
                 try:
                     if not looked_at_stake:
                         self.warn_unless_staked()
@@ -106,13 +128,27 @@ class Actor:
                     if down:
                         log.info("the network answers again")
                     down = False
+                    self.meters.round()
                 except NetworkError as reason:
                     if not down:
                         log.warning("%s", reason)
                     down = True
+                    self.meters.error(reason)
+                self._note(None, down)
                 self.stopping.wait(self.config.poll_s)
         finally:
             self.close()
+
+    def _note(self, began_s: float | None, down: bool | None) -> None:
+        """Tell the monitor that a round begins or has ended."""
+        if self.monitor is None:
+            return
+        loop = self.monitor.loop
+        if began_s is not None:
+            loop.began_s = began_s
+        if down is not None:
+            loop.down = down
+            loop.ended_well_s = loop.ended_well_s if down else time.monotonic()
 
     def trust_committee(self) -> bool:
         """Demand certificates of the chain's committee; whether the chain could be asked who that is."""
@@ -159,6 +195,8 @@ class Actor:
     def close(self) -> None:
         """Release what the actor holds."""
         self.stopping.set()
+        if self.monitor is not None:
+            self.monitor.stop()
         self.gateway.stop()
         self.network.close()
 
@@ -215,11 +253,23 @@ class Actor:
 
     def attempt(self, what: str, action: Any, *arguments: Any, **named: Any) -> bool:
         """Do one thing for one order; a refusal or a dead link is logged and the others go on."""
-        try:
-            action(*arguments, **named)
-        except NetworkError:
-            raise
-        except ProtocolError as reason:
-            log.warning("%s: %s", what, reason)
-            return False
-        return True
+        with about(**_order_in(*arguments, *named.values())):
+            try:
+                action(*arguments, **named)
+            except NetworkError:
+                raise
+            except ProtocolError as reason:
+                log.warning("%s: %s", what, reason)
+                self.meters.error(reason)
+                return False
+            return True
+
+
+def _order_in(*arguments: Any) -> dict[str, str]:
+    """The order that an action's arguments are about, if they hold its detail or its OID."""
+    for argument in arguments:
+        if isinstance(argument, dict) and isinstance(argument.get("oid"), str):
+            return {"oid": argument["oid"]}
+        if isinstance(argument, bytes) and len(argument) == 32:
+            return {"oid": "0x" + argument.hex()}
+    return {}

@@ -15,20 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from offchain.evaluation.containers import Choice
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
+from protocol.keyfile import read_key
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class InvalidConfig(ProtocolError):
-    """A configuration file or key file that cannot be used; says where and why."""
-
-
-def read_key(path: Path) -> Key:
-    """The private key in hex in the file at ``path``; raises `InvalidConfig`."""
-    try:
-        return Key(bytes.fromhex(path.read_text(encoding="utf-8").strip().removeprefix("0x")))
-    except (OSError, ValueError, ProtocolError) as reason:
-        raise InvalidConfig(f"{path} does not hold a private key in hex: {reason}") from reason
+    """A configuration file that cannot be used; says where and why."""
 
 
 def read_toml(kind: type[M], path: Path) -> M:
@@ -49,10 +42,19 @@ class ActorConfig(BaseModel):
     """What all roles share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    _paths: ClassVar[tuple[str, ...]] = ("key_file", "data_dir", "network", "webhook_secret_file")
+    _paths: ClassVar[tuple[str, ...]] = (
+        "key_file",
+        "password_file",
+        "data_dir",
+        "network",
+        "webhook_secret_file",
+    )
     """What is relative to the file it stands in."""
 
     key_file: Path
+    """A keystore, or the private key in hex; see `protocol.keyfile`."""
+    password_file: Path | None = None
+    """What opens the keystore, if neither the environment nor a terminal says it."""
     data_dir: Path
     network: Path
     """The network file: chain, contracts, aggregators."""
@@ -71,6 +73,9 @@ class ActorConfig(BaseModel):
     """How long the daemon may be silent within one call."""
     keep_s: int = Field(default=7 * 86_400, ge=0)
     """How long what an order needed is kept and served after the order was settled."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, lt=65536)
+    """Where ``/metrics``, ``/healthz`` and ``/readyz`` answer, 0 for any free port; nowhere if not set."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -81,8 +86,8 @@ class ActorConfig(BaseModel):
         return config.model_copy(update={name: base / path for name, path in given.items() if path})
 
     def key(self) -> Key:
-        """The account's key."""
-        return read_key(self.key_file)
+        """The account's key; raises `InvalidKeyFile`."""
+        return read_key(self.key_file, self.password_file)
 
 
 class JurorConfig(ActorConfig):

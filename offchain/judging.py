@@ -49,8 +49,15 @@ IRRETRIEVABLE_ANSWER: Answer = (IRRETRIEVABLE_SCORE, bytes(32))
 class Judge:
     """Answers about models, remembered on disk by order and model."""
 
-    def __init__(self, folder: Path, means: Means = USUAL_MEANS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        means: Means = USUAL_MEANS,
+        on_scored: Callable[[str, float], None] = lambda result, took_s: None,
+    ) -> None:
+        """``on_scored`` is told of every scoring how it ended and how many seconds it took."""
         self._means = means
+        self._on_scored = on_scored
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.absences = Absences()
@@ -81,12 +88,16 @@ class Judge:
         model = self._model(detail, claim, task)
         if model is None:
             return None
+        began_s, result = time.monotonic(), "over_budget"
         try:
             answer = self._score(model, claim, task, test)
+            result = "invalid" if answer == INVALID_ANSWER else "scored"
         except OverBudget as reason:
             # This machine's limit says nothing about the model.
             log.warning("abstaining on %s: %s", claim["mid"], reason)
             return None
+        finally:
+            self._on_scored(result, time.monotonic() - began_s)
         self._remember(detail["oid"], claim["mid"], answer)
         return answer
 

@@ -34,7 +34,9 @@ class Juror(Actor):
         super().__init__(config)
         self.keep_compiled_programs()
         self.judge = Judge(
-            config.data_dir / "answers", Means(container=config.container, memory_bytes=config.memory_bytes)
+            config.data_dir / "answers",
+            Means(container=config.container, memory_bytes=config.memory_bytes),
+            self.meters.evaluated,
         )
 
     def others_orders(self, *phases: str) -> Iterator[Json]:

@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,6 +25,7 @@ from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
 from protocol.errors import ChainError, ProtocolError
+from protocol.logs import about
 from protocol.transactions import SignedTransaction, Transaction, sign_transaction, transaction_to_json
 from protocol.typed_data import Domain
 
@@ -115,6 +116,8 @@ class Network:
         self._nonce = 0
         self._committees: Committees = ()
         self._renewed: Callable[[], Committees] = lambda: self._committees
+        self.on_submitted: Callable[[str, str], None] = lambda transaction, result: None
+        """Told of every transaction sent: its kind, and ``accepted``, ``refused`` or ``unordered``."""
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -305,11 +308,24 @@ class Network:
         """
         if self.key is None:
             raise NetworkError("a key is needed to sign; name its file as key_file in the configuration")
+        result = "unordered"
+        try:
+            answer = self._submit(kind, fields, self.key)
+            result = "accepted"
+        except LedgerRefused:
+            result = "refused"
+            raise
+        finally:
+            self.on_submitted(kind.__name__, result)
+        _log_accepted(kind.__name__, fields, answer)
+        return answer
+
+    def _submit(self, kind: type[Transaction], fields: dict[str, Any], key: Key) -> Any:
         with self._lock:
             for _ in range(3):
                 self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)
-                body = kind(sender=self.key.address, nonce=self._nonce, **fields)
-                signed = sign_transaction(self.file.domain, body, self.key)
+                body = kind(sender=key.address, nonce=self._nonce, **fields)
+                signed = sign_transaction(self.file.domain, body, key)
                 try:
                     return self._send(signed)
                 except LedgerRefused as refused:
@@ -346,6 +362,18 @@ class Network:
                 continue
             return answer
         raise NetworkError(f"the transaction was not ordered in time ({failure}); it may still be")
+
+
+def _log_accepted(kind: str, fields: Mapping[str, Any], answer: Any) -> None:
+    """Say where a transaction was ordered, with the ids under which the aggregators log the same batch."""
+    oid, sequence = fields.get("oid"), answer.get("sequence")
+    ids: dict[str, str | int] = {"transaction": kind, "tx": str(answer.get("id"))}
+    if isinstance(oid, bytes):
+        ids["oid"] = "0x" + oid.hex()
+    if isinstance(sequence, int):
+        ids["sequence"] = sequence
+    with about(**ids):
+        log.info("%s %s was accepted in batch %s", kind, ids["tx"], sequence)
 
 
 def _first_convincing(check: Callable[[tuple[bytes, ...]], T], committees: Committees) -> T:

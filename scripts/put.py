@@ -27,8 +27,10 @@ from __future__ import annotations
 
 import argparse
 import base64
+import getpass
 import hashlib
 import json
+import os
 import sys
 import time
 from decimal import Decimal, InvalidOperation
@@ -303,12 +305,25 @@ def place(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_key(path: Path) -> LocalAccount:
-    """The account whose private key stands in hex in the file at ``path``."""
+    """The account whose private key stands at ``path``: in hex, or in a keystore that a password opens."""
     try:
-        account: LocalAccount = Account.from_key(path.read_text(encoding="utf-8").strip())
-    except (OSError, ValueError) as reason:
-        raise PutError(f"{path} does not hold a private key in hex") from reason
+        text = path.read_text(encoding="utf-8").strip()
+        if text.startswith("{"):
+            account: LocalAccount = Account.from_key(Account.decrypt(text, read_password()))
+        else:
+            account = Account.from_key(text)
+    except (OSError, ValueError):
+        # Not chained: what a library says of a key may quote it.
+        raise PutError(f"{path} does not hold a private key that opens") from None
     return account
+
+
+def read_password() -> str:
+    """From the file that ``$DTN_PASSWORD_FILE`` names, ``$DTN_PASSWORD``, or a prompt."""
+    named = os.environ.get("DTN_PASSWORD_FILE")
+    if named:
+        return Path(named).read_text(encoding="utf-8").partition("\n")[0]
+    return os.environ.get("DTN_PASSWORD") or getpass.getpass("password of the keystore: ")
 
 
 def amount_of(text: str) -> int:
@@ -342,7 +357,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python scripts/put.py", description=__doc__.splitlines()[0])
     parser.add_argument("--rpc", required=True, help="a node of the chain")
     parser.add_argument("--orders", required=True, type=address_of, help="the OrderBook contract")
-    parser.add_argument("--key", required=True, type=Path, help="file with the wallet's private key in hex")
+    parser.add_argument("--key", required=True, type=Path, help="the wallet's key: a keystore, or hex")
     parser.add_argument("--task-link", required=True, help="http://HOST/ipfs/CID of the task document")
     parser.add_argument(
         "--task", type=Path, help="your own copy of the document, to be compared with the link's"

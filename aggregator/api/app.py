@@ -27,6 +27,7 @@ from aggregator.api.writes import add_writes
 from aggregator.ledger.state import Node
 from aggregator.node import Aggregator, now_ms
 from protocol.endpoint import api_address
+from protocol.version import PROTOCOL_VERSION, software_version
 
 REQUESTS_PER_S: Final = 50
 """What one address may ask, unless the operator says otherwise."""
@@ -54,12 +55,14 @@ def build_app(
     *,
     requests_per_s: int = REQUESTS_PER_S,
     links: Mapping[str, int] | None = None,
+    silences_s: Callable[[], Mapping[int, float]] = dict,
     order_book: str | None = None,
 ) -> FastAPI:
     """The API of one aggregator.
 
     Args:
         requests_per_s: what one address may ask; with 0 none is limited. links: what its links count.
+        silences_s: per member, how long its link has been silent.
         order_book: where the chain has the contract that takes orders, for those who place one from the page.
     """
     # FastAPI's own pages fetch their scripts from another host.
@@ -71,7 +74,7 @@ def build_app(
     add_reads(app, node)
     add_writes(app, node)
     _events(app, feed)
-    add_metrics(app, Sources(node, feed, answers, alarms, links if links is not None else {}))
+    add_metrics(app, Sources(node, feed, answers, alarms, links if links is not None else {}, silences_s))
     add_page(app, node)
     return app
 
@@ -104,6 +107,8 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms, order_book: str | 
                     "treasury": views.hexed(state.treasury),
                     "orders": order_book,
                 },
+                "version": software_version(),
+                "protocolVersion": PROTOCOL_VERSION,
                 "member": node.index,
                 "committeeEpoch": node.members.epoch,
                 "handover": state.handover,
@@ -149,6 +154,11 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms, order_book: str | 
         return PlainTextResponse(
             "ok" if ready else "; ".join(raised) or "changing view", 200 if ready else 503
         )
+
+    @app.get("/readyz", response_class=PlainTextResponse, responses={503: {"content": {"text/plain": {}}}})
+    async def ready() -> Response:
+        """200 while clients are well served here, 503 while they should ask another member."""
+        return PlainTextResponse(node.unready or "ok", 200 if node.ready else 503)
 
 
 def _events(app: FastAPI, feed: Feed) -> None:

@@ -8,6 +8,7 @@ methods, statuses and the house's own event names; never an account, an order or
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from prometheus_client.registry import Collector
 from aggregator.api import views
 from aggregator.api.feed import Feed
 from aggregator.node import Aggregator, now_ms
+from protocol.version import PROTOCOL_VERSION, software_version
 
 MAX_LABELS: Final = 64
 """Values of one label; what is beyond is counted together as ``other``."""
@@ -39,6 +41,8 @@ class Sources:
     """By method and status, ``GET 200``."""
     alarms: Callable[[], list[str]]
     links: Mapping[str, int] = field(default_factory=dict)
+    silences_s: Callable[[], Mapping[int, float]] = dict
+    """Per member, how long its link has been silent."""
 
 
 def bounded(counts: Mapping[str, int]) -> dict[str, int]:
@@ -71,6 +75,14 @@ class AggregatorCollector(Collector):
     def _consensus(self) -> Iterator[Metric]:
         node = self._sources.node
         replica, events = node.replica, node.counters.events
+        build = GaugeMetricFamily(
+            "dtn_build_info",
+            "Always 1: role, software version and protocol version.",
+            labels=["role", "version", "protocol"],
+        )
+        build.add_metric(["aggregator", software_version(), str(PROTOCOL_VERSION)], 1)
+        yield build
+        yield _gauge("dtn_ready", "1 while clients are well served here; /readyz says why not.", node.ready)
         yield _gauge("dtn_view", "The view this member is in.", replica.view)
         yield _gauge("dtn_active", "1 while this member takes part in its view.", replica.active)
         yield _gauge("dtn_primary", "1 while this member is the primary.", node.index in (replica.primary,))
@@ -101,6 +113,9 @@ class AggregatorCollector(Collector):
         yield _gauge("dtn_pool_waiting", "Transactions that wait to be ordered.", len(node.mempool))
         oldest_ms = node.mempool.oldest_ms
         waited_s = 0.0 if oldest_ms is None else max(0, now_ms() - oldest_ms) / 1000
+        yield _gauge("dtn_inbox_waiting", "Messages and events that wait for the replica.", len(node.inbox))
+        dropped = sum(node.inbox.dropped.values())
+        yield _counter("dtn_inbox_dropped", "Messages of members whose queue was full.", dropped)
         yield _gauge("dtn_pool_oldest_seconds", "How long the oldest of them has waited.", waited_s)
 
     def _ledger(self) -> Iterator[Metric]:
@@ -122,11 +137,32 @@ class AggregatorCollector(Collector):
         head = node.chain_head
         if head is not None:
             yield _gauge("dtn_chain_confirmed_block", "The last confirmed block of the chain node.", head)
+            behind = head - state.origin.number if state.origin is not None else head
+            what = "Confirmed blocks that the ledger has not taken in; idle ones wait."
+            yield _gauge("dtn_chain_lag_blocks", what, max(0, behind))
+        answered_s = node.chain_answered_s
+        if answered_s is not None:
+            age_s = time.monotonic() - answered_s
+            yield _gauge("dtn_chain_answer_age_seconds", "Since the chain node last answered.", age_s)
 
     def _edges(self) -> Iterator[Metric]:
         sources = self._sources
         yield _gauge("dtn_alarms", "Alarms that are raised; /healthz names them.", len(sources.alarms()))
         yield _gauge("dtn_journal_bytes", "Size of the journal's current log.", sources.node.journal_bytes)
+        yield _gauge(
+            "dtn_journal_generation",
+            "The batch that the current log begins after.",
+            sources.node.journal_generation,
+        )
+        free = sources.node.disk_free_bytes
+        if free is not None:
+            yield _gauge("dtn_disk_free_bytes", "Room left on the disk of the data folder.", free)
+        silences = GaugeMetricFamily(
+            "dtn_link_silence_seconds", "Since a member was last heard from.", labels=["member"]
+        )
+        for member, silence_s in sorted(sources.silences_s().items())[:MAX_LABELS]:
+            silences.add_metric([str(member)], silence_s)
+        yield silences
         yield _counters("dtn_links", "What happened on links to the members.", "event", sources.links)
         answers = CounterMetricFamily("dtn_api_answers", "Answers of the API.", labels=["method", "status"])
         for name, count in bounded(sources.answers).items():

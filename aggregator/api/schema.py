@@ -43,6 +43,8 @@ class Status(_Exact):
     """Where one member stands."""
 
     network: NetworkOf
+    version: str
+    protocolVersion: int
     member: int | None
     committeeEpoch: int
     handover: int | None

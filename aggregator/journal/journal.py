@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from aggregator.journal.log import JournalDamaged, JournalFull, Log
 from aggregator.journal.pledge import STRIDE, Pledge, PledgeFiles
 from aggregator.pbft.messages import Committed
 from aggregator.pbft.records import Record
+from protocol.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,13 @@ WAY_OUT: Final = (
 )
 DAMAGED: Final = "damaged-log"
 """The last log that was moved aside: for whoever wants to know what happened to it."""
+
+RETIRED: Final = "retired"
+"""Says that this journal lives on elsewhere, see `aggregator.journal.backup`."""
+
+
+class JournalRetired(ProtocolError):
+    """This journal was moved away: a member that ran from it as well would contradict itself."""
 
 
 def _generations(names: Iterable[str], pattern: re.Pattern[str]) -> list[int]:
@@ -80,6 +89,11 @@ class Journal:
         return cls(DiskFolder(path))
 
     def _open(self) -> None:
+        if RETIRED in self._folder.names():
+            raise JournalRetired(
+                f"{self._folder} was moved away with `dtn aggregator backup --move`: the member lives where "
+                "that backup was restored. To bring it back, move this folder away and restore it here"
+            )
         self._pledges = PledgeFiles(self._folder)
         self._due = self._pledges.pledge
         kept = _generations(self._folder.names(), _LOG_NAME)[-2:]
@@ -186,6 +200,13 @@ class Journal:
     def size_bytes(self) -> int:
         """Length of the current log."""
         return self._current.size_bytes
+
+    def free_bytes(self) -> int | None:
+        """Room left on its disk; none if it is not on one."""
+        try:
+            return shutil.disk_usage(self._folder.path).free if isinstance(self._folder, DiskFolder) else None
+        except OSError:
+            return None
 
     def records(self) -> Iterator[Record]:
         """All records of the current log, oldest first: every promise that still binds."""

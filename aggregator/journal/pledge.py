@@ -26,6 +26,8 @@ from aggregator.pbft.records import Accepted, BecamePrepared, EnteredNewView, Le
 
 STRIDE: Final = 256
 """Numbers that one write covers: a window of the replica, so a member is repaired within two of them."""
+NEVER: Final = 2**63
+"""A horizon that no checkpoint passes: silent until another committee orders, see `Journal` backups."""
 _NAMES: Final = ("pledge-0", "pledge-1")
 _MAGIC: Final = b"DTNPLDG1"
 _BODY: Final = struct.Struct("<QQQ?")
@@ -64,7 +66,8 @@ class Pledge:
                 sequence = max((vote.sequence for vote in new_view.contents.pre_prepares), default=0)
             case _:
                 return self
-        known = self if epoch == self.epoch else Pledge(epoch=epoch, horizon=self.horizon)
+        before = 0 if self.horizon >= NEVER else self.horizon
+        known = self if epoch == self.epoch else Pledge(epoch=epoch, horizon=before)
         return dataclasses.replace(
             known,
             view=max(known.view, view),

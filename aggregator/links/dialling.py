@@ -10,6 +10,7 @@ registration.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
 from collections import Counter, deque
@@ -18,9 +19,11 @@ from typing import Final
 from OpenSSL import SSL
 
 from aggregator.links.address import Resolver, parse
-from aggregator.links.errors import LinkBroken
+from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.handshake import Handshake, Steps, prepare
 from aggregator.links.tls import MAX_DATA_BYTES, MAX_RECORDS, Channel
+
+log = logging.getLogger(__name__)
 
 MAX_QUEUED: Final = 4096
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
@@ -161,10 +164,16 @@ class WayOut:
         return self._task
 
     async def _keep(self) -> None:
-        pause_s = FIRST_REDIAL_S
+        pause_s, told = FIRST_REDIAL_S, False
         while True:
             try:
                 stood_s = await self._once()
+                told = False
+            except OtherVersion as reason:
+                if not told:
+                    log.error("no link to %s:%d: %s", *self._where, reason)
+                told, stood_s = True, 0.0
+                self._counters["dials_to_other_version"] += 1
             except (OSError, TimeoutError, LinkBroken):
                 self._counters["dials_failed"] += 1
                 stood_s = 0.0

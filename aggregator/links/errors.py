@@ -11,3 +11,7 @@ class LinkError(ProtocolError):
 
 class LinkBroken(ProtocolError):
     """The other side does not keep to the protocol of links; the connection ends."""
+
+
+class OtherVersion(LinkBroken):
+    """The other side is who it must be, and follows rules of another version."""

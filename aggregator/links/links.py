@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -63,7 +64,13 @@ class Links:
         """The members by their registered keys."""
         self._fresh_s: dict[int, float] = {}
         """Per peer, when it was last heard from or dialled anew."""
+        self._heard_s: dict[int, float] = {}
         self._ending: set[asyncio.Task[None]] = set()
+
+    def silences_s(self) -> dict[int, float]:
+        """Per peer, for how many seconds it has not been heard from; infinite if it never was."""
+        now_s = time.monotonic()
+        return {index: now_s - self._heard_s.get(index, -math.inf) for index in self._peers}
 
     def start(self) -> None:
         """Listen for the other members.
@@ -90,6 +97,7 @@ class Links:
         for index, known in list(self._peers.items()):
             if peers.get(index) != known:
                 del self._peers[index]
+                self._heard_s.pop(index, None)
                 self._close(self._ways_out.pop(index))
         now_s = time.monotonic()
         for index, peer in peers.items():
@@ -145,7 +153,7 @@ class Links:
                 except InvalidEncoding as reason:
                     self._count_malformed(sender, reason)
                     continue
-                self._fresh_s[sender] = time.monotonic()
+                self._fresh_s[sender] = self._heard_s[sender] = time.monotonic()
             if found:
                 self.counters["received"] += len(found)
                 return found

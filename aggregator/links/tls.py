@@ -22,8 +22,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from OpenSSL import SSL, crypto
 
-from aggregator.links.errors import LinkBroken
+from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.keys import LinkKey
+from protocol.version import PROTOCOL_VERSION
 
 MAX_HANDSHAKE_BYTES: Final = 16 * 1024
 """Ten times what an honest handshake takes."""
@@ -31,7 +32,8 @@ MAX_DATA_BYTES: Final = 16 * 1024
 """Data in one record (RFC 8446, 5.1)."""
 MAX_RECORDS: Final = 2**24
 """Records under one key: AES-GCM allows 2^24.5 (RFC 8446, 5.5)."""
-WELCOME: Final = b"\x01"
+WELCOME: Final = bytes([PROTOCOL_VERSION])
+"""One byte: the version of the rules that the member follows."""
 _HEADER_BYTES: Final = 5
 _MAX_OVERHEAD_BYTES: Final = 5 + 256
 _MAX_RECORD_BYTES: Final = MAX_DATA_BYTES + _MAX_OVERHEAD_BYTES
@@ -111,6 +113,11 @@ class Channel:
             return False
         except SSL.Error as reason:
             raise LinkBroken(f"no welcome: {reason}") from reason
+        if said != WELCOME and len(said) == 1:
+            raise OtherVersion(
+                f"the other side follows version {said[0]} of the protocol, this software "
+                f"{PROTOCOL_VERSION}: upgrade the older of the two"
+            )
         if said != WELCOME:
             raise LinkBroken("this is no welcome")
         return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aggregator.journal.journal import Journal
+from aggregator.journal.pledge import NEVER
 from aggregator.ledger.state import genesis
 from aggregator.ledger.transition import (
     ACCEPTED,
@@ -147,6 +148,11 @@ class Execution:
         lost = self._journal.forgetful
         if lost is None:
             return None
+        if lost.horizon >= NEVER:
+            return (
+                f"the journal comes from a backup: no vote before a committee after epoch {lost.epoch} "
+                "orders; have the owner of Committee appoint one, of the same members if need be"
+            )
         return (
             f"the journal was damaged: no vote until a checkpoint at {lost.horizon} is stable; check the disk"
         )

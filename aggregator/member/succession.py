@@ -10,6 +10,7 @@ import dataclasses
 import logging
 
 from aggregator.ledger.root import state_root
+from aggregator.member.chronicle import tell
 from aggregator.member.closing import SAY_AGAIN_MS, Closing
 from aggregator.member.pooling import Pooling
 from aggregator.member.snapshot import Snapshot, decode_snapshot
@@ -43,6 +44,7 @@ class Succession(Pooling):
 
     def _execute(self, committed: Committed) -> Executed | None:
         applied = self._apply(committed)
+        tell(committed.sequence, applied)
         self.mempool.forget((result.tx_id for result in applied.results), self.state.nonces)
         self._proposed_ids.pop(committed.sequence, None)
         if committed.batch.origin is not None:

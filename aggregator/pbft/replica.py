@@ -330,8 +330,9 @@ class Replica(Views):
                 slot = self._slot(prepared.pre_prepare.sequence)
                 vote = prepared.pre_prepare
                 slot.prepared = prepared
-                slot.own_commit = self._cast(VoteKind.COMMIT, vote.view, vote.sequence, vote.digest)
-                slot.commits[self.index] = slot.own_commit
+                if not self.observing:
+                    slot.own_commit = self._cast(VoteKind.COMMIT, vote.view, vote.sequence, vote.digest)
+                    slot.commits[self.index] = slot.own_commit
             case BecameCommitted(committed=committed):
                 if committed.sequence > self.low:
                     self._slot(committed.sequence).committed = committed

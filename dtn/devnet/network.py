@@ -26,6 +26,7 @@ from protocol.chain.client import ChainClient
 from protocol.chain.dao import Dao
 from protocol.chain.deployment import AddressBook, Governance, deploy, make_plan, settlement_threshold
 from protocol.crypto import Key
+from protocol.keyfile import read_key, write_private
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
 
@@ -126,7 +127,7 @@ class Devnet:
 
     def key(self, name: str) -> Key:
         """A participant's key."""
-        return Key(bytes.fromhex((self.folder / "keys" / f"{name}.key").read_text().strip()))
+        return read_key(self._key_file(name))
 
     def network(self) -> NetworkFile:
         """Where this network is; raises if it was never started."""
@@ -223,12 +224,12 @@ class Devnet:
         return f"http://127.0.0.1:{port}"
 
     def _make_key(self, name: str) -> Key:
-        path = self.folder / "keys" / f"{name}.key"
-        path.parent.mkdir(exist_ok=True)
         key = Key.generate()
-        path.touch(mode=0o600)
-        path.write_text(key.secret.hex() + "\n")
+        write_private(self._key_file(name), key.secret.hex() + "\n")
         return key
+
+    def _key_file(self, name: str) -> Path:
+        return self.folder / "keys" / f"{name}.key"
 
     def _fund_gas(self, web3: Web3, keys: dict[str, Key]) -> None:
         for key in keys.values():

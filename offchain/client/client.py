@@ -20,7 +20,6 @@ from offchain.client.answers import AccountView, OrderRow, OrderView, Validation
 from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.task_file import TaskFile, load_data
 from offchain.committee import Committee, read_committee
-from offchain.config import read_key
 from offchain.economics.answers import fetch_credits, fetch_history
 from offchain.economics.quotes import OrderEstimate, estimate_order
 from offchain.models.artifact import decode_model
@@ -41,6 +40,7 @@ from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import Key, sha256
 from protocol.errors import ChainError, InvalidArtifact, InvalidDocument
+from protocol.keyfile import read_key
 from protocol.rewards import bps_of
 from protocol.task import (
     BlockHashSplit,
@@ -117,7 +117,10 @@ class Client:
 
     @classmethod
     def open(cls, network_file: str | Path, *, key_file: str | Path | None, data_dir: str | Path) -> Self:
-        """A client from files; raises typed errors that say what is missing."""
+        """A client from files; raises typed errors that say what is missing.
+
+        The password of a keystore comes from the environment, see `protocol.keyfile`.
+        """
         key = read_key(Path(key_file)) if key_file is not None else None
         return cls(NetworkFile.read(Path(network_file)), key, Path(data_dir))
 

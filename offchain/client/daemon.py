@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+MAX_PHASES: Final = 100
+"""An order has a dozen, a few more with appeals; an aggregator may say anything."""
 SETTLED: Final = 1_000
 """The place of "settled" among an order's phases: after all others, however many they are."""
 MAX_LISTED: Final = 500
@@ -102,14 +104,17 @@ class ClientDaemon(Actor):
             detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
         except NotFound:
             return  # not confirmed yet, or never placed
-        record = self.tell(oid, record, detail)
         if not record.training_published:
             record = self.publish_training(oid, record, detail)
         if detail["phase"] == "reveal" and not record.test_released:
-            self.release_test(oid, record, detail)
+            record = self.release_test(oid, record, detail)
         elif detail["phase"] in ("sealed", "settled"):
-            self.records.write(oid, dataclasses.replace(record, finished=True))
+            record = dataclasses.replace(record, finished=True)
+            self.records.write(oid, record)
             log.info("order 0x%s is %s: %s", oid.hex(), detail["phase"], detail["result"])
+        # Last: money hangs on what is above, and nothing on this.
+        if self.webhooks is not None:
+            self.tell(oid, record, detail, self.webhooks)
 
     def publish_training(self, oid: bytes, record: OrderRecord, detail: Json) -> OrderRecord:
         """Publish the fragments that the order's block did not pick for testing."""
@@ -121,7 +126,7 @@ class ClientDaemon(Actor):
         log.info("published the training data of order 0x%s", oid.hex())
         return record
 
-    def release_test(self, oid: bytes, record: OrderRecord, detail: Json) -> None:
+    def release_test(self, oid: bytes, record: OrderRecord, detail: Json) -> OrderRecord:
         """Publish the test fragments and say so on the ledger (t3)."""
         document = record.document()
         for index in test_indices(document.data, unhex(detail["blockHash"])):
@@ -131,25 +136,23 @@ class ClientDaemon(Actor):
                 TestRelease, oid=oid, fragments=document.fragment_digests(), links=(self.url,)
             )
             log.info("released the test set of order 0x%s", oid.hex())
-        self.records.write(oid, dataclasses.replace(record, test_released=True))
+        record = dataclasses.replace(record, test_released=True)
+        self.records.write(oid, record)
+        return record
 
-    def tell(self, oid: bytes, record: OrderRecord, detail: Json) -> OrderRecord:
+    def tell(self, oid: bytes, record: OrderRecord, detail: Json, webhooks: Webhooks) -> None:
         """Have the webhook's receiver told of the phases that it was not told of yet."""
-        phases = detail["phases"]
-        if self.webhooks is None or record.told >= len(phases):
-            return record
+        phases = detail["phases"][:MAX_PHASES]
+        if record.told >= len(phases):
+            return
         outcome = {name: detail[name] for name in ("result", "winner", "score")}
         for place in range(record.told, len(phases)):
             phase = phases[place]["phase"]
             data = {"phase": phase, "atMs": phases[place]["atMs"]}
-            self.webhooks.tell(
-                "order.phase", detail["oid"], place, data | (outcome if phase == "sealed" else {})
-            )
+            webhooks.tell("order.phase", detail["oid"], place, data | (outcome if phase == "sealed" else {}))
         if phases[-1]["phase"] == "sealed" and detail["winner"] is not None:
-            self.webhooks.tell("order.model_ready", detail["oid"], len(phases), outcome)
-        record = dataclasses.replace(record, told=len(phases))
-        self.records.write(oid, record)
-        return record
+            webhooks.tell("order.model_ready", detail["oid"], len(phases), outcome)
+        self.records.write(oid, dataclasses.replace(record, told=len(phases)))
 
     def tell_settled(self, oid: bytes, record: OrderRecord) -> None:
         """Have the webhook's receiver told that an order is settled, once it is."""

@@ -33,6 +33,7 @@ from typing import Any, Final, Self
 import httpx
 
 from protocol.errors import ProtocolError
+from protocol.keyfile import write_private
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,9 @@ class Message:
 
 
 def make_secret(path: Path) -> str:
-    """A new secret, written to ``path`` for its owner's eyes; raises `FileExistsError`."""
+    """A new secret, written to ``path`` for its owner's eyes; raises `InvalidKeyFile` if that is there."""
     secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(secret + "\n")
+    write_private(path, secret + "\n")
     return secret
 
 

@@ -23,6 +23,7 @@ from offchain.provider.fetching import fetch_order
 from offchain.provider.progress import ProgressLog
 from protocol.crypto import commitment, sha256
 from protocol.errors import ProtocolError
+from protocol.logs import about
 from protocol.transactions import Claim, claim_body
 
 if TYPE_CHECKING:
@@ -77,11 +78,12 @@ class Job:
         return self._actor.stopping.is_set() or self.over
 
     def _run(self) -> None:
-        try:
-            self._train()
-        except (ProtocolError, OSError) as reason:
-            log.warning("order %s is given up: %s", self.oid, reason)
-            self.events.note("given_up", reason=str(reason))
+        with about(oid=self.oid):
+            try:
+                self._train()
+            except (ProtocolError, OSError) as reason:
+                log.warning("order %s is given up: %s", self.oid, reason)
+                self.events.note("given_up", reason=str(reason))
 
     def _train(self) -> None:
         task = fetch_order(self._detail, self._config, self._actor.stopping, lambda: self.over)

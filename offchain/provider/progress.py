@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -40,6 +40,8 @@ class ProgressLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / NAME
         self._noted_s = 0.0
+        self.on_event: Callable[[str], None] = lambda event: None
+        """Told the name of every event but ``progress``."""
         before = standing(self._path) or {}
         # A claim outlives the process that made it.
         self._lasting: Json = {"claimed_score": before.get("claimed_score")}
@@ -55,6 +57,8 @@ class ProgressLog:
             if now_s - self._noted_s < EVERY_S:
                 return
             self._noted_s = now_s
+        else:
+            self.on_event(event)
         told = {"time_ms": int(now_s * 1000), "event": event, **self._lasting, **finite(fields)}
         try:
             if self._path.exists() and self._path.stat().st_size > MAX_BYTES:

@@ -9,11 +9,15 @@ It is a juror too: the larger rounds of orders that it claims nothing in hear pr
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
 from collections import Counter
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client.core import Metric
 
 from offchain.config import InvalidConfig, ProviderConfig
 from offchain.jury import Juror
@@ -24,10 +28,14 @@ from offchain.provider.pool.contributions import contributions_of
 from offchain.provider.pool.desk import Desk
 from offchain.provider.pool.job import PooledJob
 from offchain.provider.pool.settings import PoolSettings
+from offchain.standing.monitor import gauge, gauges
 from offchain.storage import link_to
 from protocol.crypto import sha256
 from protocol.roles import Role
 from protocol.transactions import ClaimReveal, claim_body
+
+if TYPE_CHECKING:
+    from offchain.training.engine import Progress
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +79,34 @@ class Provider(Juror):
         self.serve_as_juror()
         self.attempt("dropping what is no longer needed", self.drop_settled)
 
+    def gauges(self) -> Iterator[Metric]:
+        running = [job for job in list(self.jobs.values()) if job.running]
+        yield gauge("dtn_training_jobs", "Orders being trained now.", len(running))
+        by_device: dict[str, list[Progress]] = {}
+        for job in running:
+            if job.progress is not None:
+                by_device.setdefault(str(job.device or "pool"), []).append(job.progress)
+        told: dict[str, tuple[str, Callable[[list[Progress]], float]]] = {
+            "dtn_training_steps_per_second": (
+                "Steps of all orders on a device.",
+                lambda all_: sum(one.steps_per_s for one in all_),
+            ),
+            "dtn_training_loss": (
+                "The highest loss on a device.",
+                lambda all_: max(one.loss for one in all_),
+            ),
+            "dtn_training_time_left_seconds": (
+                "Until the first training on a device must end.",
+                lambda all_: min(one.time_left_s for one in all_),
+            ),
+            "dtn_training_best_score": (
+                "The lowest of the best holdout scores on a device, in millionths.",
+                lambda all_: min(one.best_score if one.best_score is not None else math.nan for one in all_),
+            ),
+        }
+        for name, (what, of) in told.items():
+            yield gauges(name, what, "device", {device: of(all_) for device, all_ in by_device.items()})
+
     @staticmethod
     def _over(job: Job) -> bool:
         """Whether a job that ended may be forgotten: its order takes no more claims."""
@@ -101,6 +137,7 @@ class Provider(Juror):
             job: Job = PooledJob(self, self.config, detail, folder, self.desk, record)
         else:
             job = Job(self, self.config, detail, folder, self._least_busy_device())
+        job.events.on_event = self.meters.training
         self.jobs[detail["oid"]] = job
         job.start()
 

@@ -181,6 +181,11 @@ class ChainClient:
         with chain_errors("cannot read the token balance"):
             return int(self.token.functions.balanceOf(to_checksum_address(account)).call())
 
+    def coins_of(self, account: bytes) -> int:
+        """Balance of the chain's coin, which pays for gas, in wei."""
+        with chain_errors("cannot read the account's balance"):
+            return int(self.web3.eth.get_balance(to_checksum_address(account)))
+
     def last_epoch(self) -> int:
         """The epoch of the last settlement applied."""
         with chain_errors("cannot read the settlement contract"):
@@ -264,9 +269,7 @@ class ChainClient:
                 f"{self._account.address} holds {balance} wei of tokens and needs {amount_wei}; "
                 "send it some tokens first"
             )
-        with chain_errors("cannot read the account's balance"):
-            gas_money = self.web3.eth.get_balance(self._account.address)
-        if not gas_money:
+        if not self.coins_of(address):
             raise ChainError(
                 f"{self._account.address} has nothing to pay gas with; send it some of the chain's coin"
             )

@@ -25,6 +25,7 @@ from offchain.storage import Unavailable
 from offchain.verifier import Verifier
 from protocol.crypto import Key, commitment, keccak256
 from protocol.errors import InvalidDocument
+from protocol.keyfile import write_private
 from protocol.transactions import (
     Appeal,
     IrretrievableReport,
@@ -99,7 +100,7 @@ def scripted(kind: Any, config: Any, folder: Path) -> Any:
     """An actor whose network is a script."""
     key = Key(keccak256(b"an actor"))
     (folder / "network.json").write_text(chainless_network("http://127.0.0.1:1").model_dump_json())
-    (folder / "actor.key").write_text(key.secret.hex())
+    write_private(folder / "actor.key", key.secret.hex())
     actor = kind(
         config(key_file=folder / "actor.key", data_dir=folder / "data", network=folder / "network.json")
     )

@@ -16,6 +16,7 @@ from offchain.network import NetworkError, NotFound
 from offchain.provider import Provider
 from offchain.retention import DamagedRecord, Retention
 from offchain.storage.unixfs import build
+from protocol.keyfile import write_private
 from protocol.task import make_task
 from tests.chain import chainless_network
 from tests.protocol.test_task import fields
@@ -101,7 +102,7 @@ def started(kind: Any, config: Any, folder: Path, monkeypatch: pytest.MonkeyPatc
     """An actor whose network is a script, and that looks at every call."""
     monkeypatch.setattr(actor, "LOOK_AT_SETTLED_S", -1.0)
     (folder / "network.json").write_text(chainless_network("http://127.0.0.1:1").model_dump_json())
-    (folder / "key").write_text("77" * 32)
+    write_private(folder / "key", "77" * 32)
     found = kind(
         config(
             key_file=folder / "key", data_dir=folder / "data", network=folder / "network.json", keep_s=keep_s

@@ -16,6 +16,7 @@ from offchain.provider import Provider
 from offchain.validator import Validator
 from offchain.verifier import Verifier
 from protocol.crypto import Key
+from protocol.keyfile import write_private
 from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
 from tests.chain import Chain, chainless_network, running_chain
@@ -65,7 +66,7 @@ def live(
     with serving(answer) as url:
         network = chainless_network(url) if chain is None else chain.network_file(url)
         (folder / "network.json").write_text(network.model_dump_json())
-        (folder / "actor.key").write_text((key or Key.generate()).secret.hex())
+        write_private(folder / "actor.key", (key or Key.generate()).secret.hex(), replace=True)
         actor = kind(
             config(
                 key_file=folder / "actor.key",

@@ -29,6 +29,7 @@ from protocol.transactions import (
     transaction_from_json,
     transaction_to_json,
 )
+from protocol.version import PROTOCOL_VERSION
 from tests.api.network import Network, assert_error, running
 from tests.ledger.world import DEPOSIT, DOMAIN, REWARD, key, mid, salt, who
 
@@ -157,10 +158,12 @@ def test_status_nodes_and_parameters(tmp_path: Path) -> None:
             "verifier",
         }
         assert (await net.get("/v1/parameters"))["tax_bps"] == "500"
-        assert (await net.http.get("/healthz")).text == "ok"
+        assert (await net.http.get("/healthz")).text == (await net.http.get("/readyz")).text == "ok"
+        assert status["protocolVersion"] == PROTOCOL_VERSION
         net.alarms.append("the disk is almost full")
         sick = await net.http.get("/healthz")
         assert sick.status_code == 503 and "disk" in sick.text
+        assert (await net.http.get("/readyz")).status_code == 200, "an alarm is for its operator"
         assert "/v1/orders" in (await net.get("/openapi.json"))["paths"]
 
     run(tmp_path, scenario)

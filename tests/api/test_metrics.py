@@ -38,6 +38,8 @@ def test_figures_say_what_the_member_does(tmp_path: Path) -> None:
             ("dtn_sequence_executed", node.replica.executed),
             ("dtn_sequence_stable", node.replica.low),
             ("dtn_batches_total", node.counters.events["batches"]),
+            *(("dtn_ready", 1), ("dtn_chain_lag_blocks", 0), ("dtn_inbox_dropped_total", 0)),
+            ("dtn_journal_generation", node.journal_generation),
             *(("dtn_view", 0), ("dtn_active", 1), ("dtn_primary", 1), ("dtn_committee_size", 1)),
             *(("dtn_pool_waiting", 0), ("dtn_alarms", 0), ("dtn_nodes", 3)),
             ("dtn_chain_confirmed_block", net.chain.head()),
@@ -47,7 +49,9 @@ def test_figures_say_what_the_member_does(tmp_path: Path) -> None:
         assert seen["dtn_transactions_total", (("result", "accepted"),)] == 2
         assert seen["dtn_orders", (("phase", "training"),)] == 1
         assert seen["dtn_api_answers_total", (("method", "POST"), ("status", "200"))] == 2
-        assert seen["dtn_journal_bytes", ()] > 0
+        assert seen["dtn_journal_bytes", ()] > 0 and seen["dtn_disk_free_bytes", ()] > 0
+        assert seen["dtn_chain_answer_age_seconds", ()] >= 0
+        assert sum(value for (name, _), value in seen.items() if name == "dtn_build_info") == 1
 
     run(tmp_path, scenario)
 

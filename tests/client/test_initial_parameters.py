@@ -29,6 +29,7 @@ from offchain.training.engine import TrainingConfig, TrainingTask, train
 from protocol.architecture import Architecture
 from protocol.crypto import Key, sha256
 from protocol.errors import InvalidArtifact, InvalidDocument
+from protocol.keyfile import write_private
 from protocol.task import NamedSplit, TaskDocument
 from tests.chain import chainless_network
 
@@ -147,7 +148,7 @@ def test_other_parameters_than_the_task_committed_to_are_refused(
 
 def provider(folder: Path, **changes: Any) -> Provider:
     """A provider without anybody to send its claims to."""
-    (folder / "provider.key").write_text(Key.generate().secret.hex())
+    write_private(folder / "provider.key", Key.generate().secret.hex())
     (folder / "network.json").write_text(chainless_network("http://127.0.0.1:1").model_dump_json())
     fields = {"key_file": "provider.key", "data_dir": "provider", "network": "network.json", **changes}
     return Provider(

@@ -18,6 +18,7 @@ from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile
 from offchain.storage import EmbeddedStore, Gateway, link_to
 from protocol.crypto import Key
 from protocol.errors import InvalidDocument
+from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import Order, order_id
@@ -201,7 +202,7 @@ def wallet(chain: Chain, tmp_path: Path) -> Path:
     """A client's configuration; its account has 1,000 tokens."""
     key = Key.generate()
     chain.fund(key, 1_000 * TOKEN_WEI)
-    (tmp_path / "client.key").write_text(key.secret.hex())
+    write_private(tmp_path / "client.key", key.secret.hex())
     (tmp_path / "network.json").write_text(chain.network_file(DEAD).model_dump_json())
     config = tmp_path / "client.toml"
     config.write_text('key_file = "client.key"\ndata_dir = "data"\nnetwork = "network.json"\n')
@@ -261,7 +262,7 @@ def test_nobody_reclaims_what_was_never_placed_or_is_anothers(chain: Chain, wall
 def test_an_aggregator_without_released_stake_has_nothing_to_withdraw(chain: Chain, tmp_path: Path) -> None:
     register(chain, ["http://127.0.0.1:1"])
     chain.book.write(tmp_path / "addresses.json")
-    (tmp_path / "aggregator.key").write_text(MEMBERS[0].secret.hex())
+    write_private(tmp_path / "aggregator.key", MEMBERS[0].secret.hex())
     config = tmp_path / "aggregator.toml"
     config.write_text(
         'key_file = "aggregator.key"\ndata_dir = "data"\naddress_book = "addresses.json"\n'

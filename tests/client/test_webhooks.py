@@ -22,6 +22,7 @@ from offchain.client.webhooks import (
     make_secret,
     read_secret,
 )
+from protocol.keyfile import InvalidKeyFile
 from tests.client.receiver import Receiver
 
 OID = "0x" + "ab" * 32
@@ -149,7 +150,7 @@ def test_a_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     text = make_secret(path)
     assert path.stat().st_mode & 0o077 == 0 and len(read_secret(path)) == 32
-    with pytest.raises(FileExistsError):
+    with pytest.raises(InvalidKeyFile):
         make_secret(path)
     assert text.startswith("whsec_")
 

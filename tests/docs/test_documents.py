@@ -127,7 +127,7 @@ def test_the_api_page_lists_exactly_the_routes() -> None:
         f"{method} {re.sub('{[^}]*}', '*', route.path)}"
         for route in build_app(cast(Any, None), list).routes
         for method in getattr(route, "methods", ())
-        if route.path.startswith(("/v1", "/healthz", "/metrics"))
+        if route.path.startswith(("/v1", "/healthz", "/readyz", "/metrics"))
     }
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     listed = {

@@ -13,6 +13,7 @@ from dtn.devnet import Devnet, Shape
 from offchain.client import read_task_file
 from protocol.chain.client import ChainClient
 from protocol.errors import ChainError, InvalidDocument
+from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI
 from protocol.rewards import bps_of
 from protocol.transactions import Order
@@ -231,7 +232,7 @@ def test_errors_are_one_line_that_says_what_to_do(driver: Driver, tmp_path: Path
 
 def _other_client(driver: Driver, folder: Path, secret: str) -> str:
     key = folder / f"{secret[:4]}.key"
-    key.write_text(secret)
+    write_private(key, secret)
     config = folder / f"{secret[:4]}.toml"
     network = driver.devnet.network_file
     config.write_text(

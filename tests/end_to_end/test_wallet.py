@@ -18,6 +18,7 @@ import pytest
 from dtn.devnet import Devnet, Shape
 from dtn.devnet.anvil import free_port
 from protocol.crypto import Key, sha256
+from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI
 from tests.end_to_end.driving import Driver, amounts, conserved, dtn_json, until
 
@@ -43,7 +44,7 @@ def driver(home: Path) -> Iterator[Driver]:
 def wallet(driver: Driver, home: Path) -> Key:
     """A new account with tokens and gas money, and a client configuration for the same key."""
     key = Key.generate()
-    (home / "wallet.key").write_text(key.secret.hex())
+    write_private(home / "wallet.key", key.secret.hex())
     (home / "client.toml").write_text(
         f'key_file = "wallet.key"\ndata_dir = "wallet"\nnetwork = "{driver.devnet.network_file}"\n'
         f"gateway_port = {free_port()}\npoll_s = 0.5\n"

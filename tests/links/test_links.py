@@ -15,6 +15,7 @@ from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.pbft.messages import Fetch, Forward, Status, encode_message
 from protocol.crypto import Key, keccak256
+from protocol.version import PROTOCOL_VERSION
 from tests.links.peers import (
     KEYS,
     STRANGER,
@@ -45,6 +46,25 @@ def test_members_hear_each_other_in_order_and_know_who_speaks() -> None:
         await closed(first, second, third)
 
     run(scenario)
+
+
+def test_a_member_of_another_version_is_told_apart_from_one_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Members whose doors say another version get no messages, and the log says once what to do."""
+    monkeypatch.setattr("aggregator.links.listening.WELCOME", bytes([PROTOCOL_VERSION + 1]))
+
+    async def scenario() -> None:
+        (first, second), _ = opened(2)
+        first.send(1, Fetch(1))
+        await until(lambda: first.counters["dials_to_other_version"] >= 2)
+        assert not second.counters["received"]
+        await closed(first, second)
+
+    with caplog.at_level("ERROR"):
+        run(scenario)
+    told = [record.getMessage() for record in caplog.records if "upgrade" in record.getMessage()]
+    assert 1 <= len(told) <= 2 and f"version {PROTOCOL_VERSION + 1}" in told[0]
 
 
 def test_large_and_small_messages_arrive_whole_and_in_order() -> None:

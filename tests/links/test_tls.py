@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.links.errors import LinkBroken
+from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.frames import Frames, frame
 from aggregator.links.tls import MAX_DATA_BYTES, MAX_HANDSHAKE_BYTES, WELCOME, Channel, context_for
 from aggregator.pbft.messages import MAX_MESSAGE_BYTES
@@ -118,6 +118,14 @@ def test_a_welcome_is_one_byte_and_nothing_else() -> None:
     dialler, other = linked()
     with pytest.raises(LinkBroken, match="no welcome"):
         dialler.welcomed(other.encrypt(b"hello"))
+
+
+def test_another_version_of_the_protocol_is_refused_by_name() -> None:
+    dialler, other = linked()
+    with pytest.raises(
+        OtherVersion, match=rf"version {WELCOME[0] + 1} .* this software {WELCOME[0]}: upgrade"
+    ):
+        dialler.welcomed(other.encrypt(bytes([WELCOME[0] + 1])))
 
 
 def test_a_record_without_data_ends_the_link() -> None:

@@ -41,6 +41,52 @@ class Committee:
     inboxes: list[asyncio.Queue[tuple[int, LinkMessage]]] = field(default_factory=list)
     bend: Bend = lambda sender, to, message: [message]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    folder: Path = Path()
+
+    def make(self, index: int, **options: Any) -> Aggregator:
+        """A member with the journal that is in its folder."""
+        node = Aggregator(
+            members=Members(domain=DOMAIN, addresses=tuple(map(who, NAMES))),
+            key=key(NAMES[index]),
+            treasury=TREASURY,
+            journal=Journal.at(self.folder / NAMES[index]),
+            origins=OriginSource(self.chain),  # type: ignore[arg-type]
+            confirmations=0,
+            send=lambda to, message: self.send(index, to, message),
+            limits=LIMITS,
+            **options,
+        )
+        # What the service reads from the chain.
+        changes = [event for block in self.chain.blocks for event in block]
+        appointed = [event for event in changes if isinstance(event, CommitteeChanged)]
+        node.committees.update({event.epoch: event.members for event in appointed})
+        node.recover()
+        return node
+
+    def begin(self, index: int) -> None:
+        """Let a member live: two tasks, in its two places."""
+        node = self.nodes[index]
+        self.inboxes[index] = asyncio.Queue()
+        self.tasks[2 * index : 2 * index + 2] = [
+            asyncio.create_task(node.run()),
+            asyncio.create_task(self.deliver(index)),
+        ]
+
+    async def stop(self, index: int) -> None:
+        """A member's process ends; the others go on."""
+        ended = self.tasks[2 * index : 2 * index + 2]
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        self.nodes[index]._journal.close()
+        self.tasks[2 * index : 2 * index + 2] = [asyncio.create_task(asyncio.sleep(3600)) for _ in ended]
+
+    def restart(self, index: int, **options: Any) -> None:
+        """A stopped member starts again, from the journal in its folder."""
+        for task in self.tasks[2 * index : 2 * index + 2]:
+            task.cancel()
+        self.nodes[index] = self.make(index, **options)
+        self.begin(index)
 
     def send(self, sender: int, to: int | None, message: LinkMessage) -> None:
         """What a member's links do."""
@@ -79,27 +125,12 @@ def first_block() -> list[AnyChainEvent]:
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Committee]:
     """A committee for the length of a test."""
-    committee = Committee(MemoryChain(blocks=[first_block()]))
-    journals = []
-    for index, name in enumerate(NAMES):
-        journal = Journal.at(folder / name)
-        journals.append(journal)
-        node = Aggregator(
-            members=Members(domain=DOMAIN, addresses=tuple(map(who, NAMES))),
-            key=key(name),
-            treasury=TREASURY,
-            journal=journal,
-            origins=OriginSource(committee.chain),  # type: ignore[arg-type]
-            confirmations=0,
-            send=lambda to, message, sender=index: committee.send(sender, to, message),
-            limits=LIMITS,
-        )
-        node.recover()
-        committee.nodes.append(node)
+    committee = Committee(MemoryChain(blocks=[first_block()]), folder=folder)
+    for index in range(len(NAMES)):
+        committee.nodes.append(committee.make(index))
         committee.inboxes.append(asyncio.Queue())
-    for index, node in enumerate(committee.nodes):
-        committee.tasks.append(asyncio.create_task(node.run()))
-        committee.tasks.append(asyncio.create_task(committee.deliver(index)))
+    for index in range(len(NAMES)):
+        committee.begin(index)
     try:
         await committee.until(lambda: all(node.state.nodes for node in committee.nodes))
         yield committee
@@ -107,5 +138,6 @@ async def running(folder: Path) -> AsyncIterator[Committee]:
         for task in committee.tasks:
             task.cancel()
         await asyncio.gather(*committee.tasks, return_exceptions=True)
-        for journal in journals:
-            journal.close()
+        for node in committee.nodes:
+            with contextlib.suppress(OSError):  # that of a member that was stopped is closed
+                node._journal.close()

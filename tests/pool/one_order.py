@@ -14,6 +14,7 @@ from offchain.client import Client, read_task_file
 from offchain.network import NetworkFile
 from offchain.storage import Cid, EmbeddedStore, Gateway
 from protocol.crypto import Key
+from protocol.keyfile import write_private
 from protocol.parameters import DEFAULTS
 from protocol.task import TaskDocument
 from tests.chain import chainless_network
@@ -42,7 +43,7 @@ class Ledger:
     def write_actor(self, folder: Path, key: Key, **settings: Any) -> Path:
         """A role's folder with key, network and configuration; the configuration's path."""
         folder.mkdir(parents=True)
-        (folder / "actor.key").write_text(key.secret.hex())
+        write_private(folder / "actor.key", key.secret.hex())
         (folder / "network.json").write_text(self.network.model_dump_json())
         fields = {
             "key_file": "actor.key",

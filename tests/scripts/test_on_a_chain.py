@@ -11,6 +11,7 @@ from eth_utils.address import to_checksum_address
 
 from offchain.storage import EmbeddedStore, Gateway, link_to
 from protocol.crypto import Key
+from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import data_root
@@ -55,7 +56,7 @@ def wallet(chain: Chain) -> Key:
 def put_order(tmp_path: Path, chain: Chain, gateway: Gateway, wallet: Key) -> Run:
     """Runs ``put.py`` as this wallet; options may be changed or added."""
     key_file = tmp_path / "wallet.key"
-    key_file.write_text(wallet.secret.hex() + "\n")
+    write_private(key_file, wallet.secret.hex() + "\n")
     cid = EmbeddedStore(tmp_path / "store").put(DOCUMENT.canonical())
 
     def run(**changes: str) -> int:

@@ -15,6 +15,7 @@ from offchain.client.task_file import Test as TestSplit
 from offchain.config import ClientConfig
 from offchain.storage import Unavailable, fetch, parse_link
 from protocol.crypto import Key, keccak256
+from protocol.keyfile import write_private
 from protocol.task import test_indices, train_indices
 from tests.scripts.loading import load_script
 from tests.scripts.serving import Answer, serving
@@ -69,7 +70,7 @@ def config(tmp_path: Path, ledger: Ledger) -> Iterator[ClientConfig]:
         book = dict.fromkeys(names, ADDRESS) | {"chain_id": 31337, "block": 1}
         network = {"rpc_url": "http://127.0.0.1:9", "address_book": book, "aggregators": [api]}
         (tmp_path / "network.json").write_text(json.dumps(network))
-        (tmp_path / "client.key").write_text(Key.generate().secret.hex())
+        write_private(tmp_path / "client.key", Key.generate().secret.hex())
         (tmp_path / "client.toml").write_text(
             'key_file = "client.key"\ndata_dir = "data"\nnetwork = "network.json"\n'
         )

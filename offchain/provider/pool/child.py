@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from offchain.training.process import Specification
+from protocol.keyfile import SECRETS
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                # It signs nothing, so it need not be able to open the key.
+                env={name: value for name, value in os.environ.items() if name not in SECRETS},
             )
         self._reader = threading.Thread(target=self._read, name=f"hearing {self.pid}", daemon=True)
         self._reader.start()

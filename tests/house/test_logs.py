@@ -1,0 +1,72 @@
+"""Logs as JSON: one line, one object, the ids of what it is about, and no way to forge a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from protocol.logs import MAX_MESSAGE_CHARS, BadLogFormat, JsonFormatter, about, configure
+
+FORMATTER = JsonFormatter()
+
+
+def line(message: str, *arguments: object, error: BaseException | None = None) -> str:
+    info = None if error is None else (type(error), error, error.__traceback__)
+    return FORMATTER.format(logging.LogRecord("dtn.test", logging.INFO, "", 0, message, arguments, info))
+
+
+def test_a_line_carries_the_ids_of_what_it_is_about_and_only_there() -> None:
+    with about(oid="0xab"), about(sequence=7):
+        inside = json.loads(line("claimed %s", "it"))
+    assert (inside["oid"], inside["sequence"], inside["message"]) == ("0xab", 7, "claimed it")
+    assert inside["level"] == "INFO" and inside["time"].endswith("Z") and inside["process"] == os.getpid()
+    assert not {"oid", "sequence"} & set(json.loads(line("later")))
+
+
+def test_ids_of_one_thread_are_not_another_s() -> None:
+    seen: list[str] = []
+    with about(oid="0xab"):
+        thread = threading.Thread(target=lambda: seen.append(line("elsewhere")))
+        thread.start()
+        thread.join()
+    assert "oid" not in json.loads(seen[0])
+
+
+@pytest.mark.parametrize("text", ['a\n{"level": "forged"}', "\u2028\x00\x1b[31m", "x" * 10**6, "\ud800"])
+def test_whatever_strangers_say_stays_one_bounded_line(text: str) -> None:
+    shown = line("a node says %s", text)
+    assert "\n" not in shown and shown.isascii() and len(shown) < 8 * MAX_MESSAGE_CHARS
+    assert json.loads(shown)["level"] == "INFO"
+
+
+def test_an_error_comes_with_its_traceback() -> None:
+    try:
+        raise ValueError("boom")
+    except ValueError as reason:
+        assert "ValueError: boom" in json.loads(line("failed", error=reason))["error"]
+
+
+def test_an_unknown_format_or_level_is_refused() -> None:
+    with pytest.raises(BadLogFormat, match="text or json"):
+        configure(form="xml")
+    with pytest.raises(BadLogFormat, match="DEBUG"):
+        configure(level="loud")
+
+
+def test_a_command_logs_json_when_told() -> None:
+    code = "from protocol.logs import configure, about\nimport logging\nconfigure()\n"
+    code += "with about(oid='0xab'): logging.getLogger('dtn').info('hello')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DTN_LOG_FORMAT": "json", "DTN_LOG": "info"},
+    )
+    told = json.loads(done.stderr)
+    assert (told["message"], told["oid"], told["logger"]) == ("hello", "0xab", "dtn")

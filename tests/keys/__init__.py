@@ -1,0 +1,1 @@
+"""Tests of key files and of the commands that keep them."""
