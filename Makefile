@@ -19,13 +19,13 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test lint types test-contracts test-python test-ipfs compile bench soak clean
+.PHONY: help install demo test lint types test-contracts test-python test-ipfs compile bench soak docs clean
 .PHONY: .venv node_modules build/solc
 
 help:
 	@echo "make demo    a paid training order from start to end (KEEP=1 leaves the network up)"
 	@echo "make test    every check: lint, types, contract tests, Python tests"
-	@echo "also: install, compile, lint, types, test-contracts, test-python, test-ipfs, bench, soak, clean"
+	@echo "also: install, compile, lint, types, test-contracts, test-python, test-ipfs, bench, soak, docs, clean"
 
 install: $(VENV) $(NODE) $(SOLC)
 
@@ -70,6 +70,15 @@ soak: install
 	FOUNDRY_PROFILE=soak forge test
 	python -m tests.simulation --seeds 1000
 	python -m tests.simulation.mutants
+
+# In an environment of its own: it needs nothing of ours, and its packages would bind our versions.
+docs: build/site-env/.installed
+	NO_MKDOCS_2_WARNING=1 build/site-env/bin/mkdocs build
+
+build/site-env/.installed:
+	$(PYTHON) -m venv build/site-env
+	build/site-env/bin/pip install --quiet mkdocs==1.6.1 mkdocs-material==9.8.1
+	touch $@
 
 clean:
 	rm -rf build .build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -20,7 +20,7 @@ class InvalidConfig(ProtocolError):
 class AggregatorConfig(BaseModel):
     """One aggregator. Paths are relative to the file they stand in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     key_file: Path
     """A keystore, or the account's private key in hex; see `protocol.keyfile`."""
@@ -31,13 +31,17 @@ class AggregatorConfig(BaseModel):
     rpc_url: str
     """The member's own chain node."""
     address_book: Path
+    """The contracts of the network, as `ape run deploy` writes them."""
     link_listen: str
     """Where the other aggregators connect to, as ``tcp://127.0.0.1:5701``."""
     api_host: str = "127.0.0.1"
+    """The address to listen on for the public API; 0.0.0.0 for all."""
     api_port: int = Field(gt=0, lt=65536)
+    """The port of the API and the page."""
     api_requests_per_s: int = Field(default=50, ge=0)
     """What one address may ask of the API, with four seconds' worth at once; 0 lifts the limit."""
     view_timeout_ms: int = Field(default=1500, ge=200)
+    """How long work may wait before another primary is asked for; doubles while that does not help."""
     relay_votes: bool = False
     """Send votes through the primary: for large committees whose members are close to each other."""
     settle_patience_s: float = Field(default=5.0, gt=0)

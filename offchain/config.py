@@ -41,7 +41,7 @@ def read_toml(kind: type[M], path: Path) -> M:
 class ActorConfig(BaseModel):
     """What all roles share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     _paths: ClassVar[tuple[str, ...]] = (
         "key_file",
         "password_file",
@@ -56,13 +56,17 @@ class ActorConfig(BaseModel):
     password_file: Path | None = None
     """What opens the keystore, if neither the environment nor a terminal says it."""
     data_dir: Path
+    """Where files, checkpoints and records are kept."""
     network: Path
     """The network file: chain, contracts, aggregators."""
     gateway_host: str = "127.0.0.1"
+    """The address to listen on for those who fetch files; 0.0.0.0 for all."""
     gateway_port: int = Field(default=0, ge=0, lt=65536)
+    """0 for any free port; a client's must be fixed, since its orders' links name it."""
     public_url: str | None = None
     """How others reach the gateway, if not by host and port."""
     poll_s: float = Field(default=1.0, gt=0, le=60)
+    """Seconds between two looks at the ledger."""
     storage: Literal["embedded", "ipfs"] = "embedded"
     """Where files are kept: in `data_dir`, or, once they are public, in a Kubo daemon."""
     ipfs_rpc: str = "/ip4/127.0.0.1/tcp/5001/http"
@@ -74,6 +78,7 @@ class ActorConfig(BaseModel):
     keep_s: int = Field(default=7 * 86_400, ge=0)
     """How long what an order needed is kept and served after the order was settled."""
     metrics_host: str = "127.0.0.1"
+    """The address to listen on for those who watch this process."""
     metrics_port: int | None = Field(default=None, ge=0, lt=65536)
     """Where ``/metrics``, ``/healthz`` and ``/readyz`` answer, 0 for any free port; nowhere if not set."""
 
@@ -109,11 +114,15 @@ class ProviderConfig(JurorConfig):
     min_reward_rate_wei: int = Field(default=0, ge=0)
     """Orders that pay less per second of training are left to others."""
     max_parameters: int = Field(default=50_000_000, ge=1)
+    """Models with more are left to others."""
     max_training_bytes: int = Field(default=8 * 2**30, ge=1)
     """Models whose training would take more memory by the estimate are left to others."""
     seed: int = 0
+    """Of initial parameters and of the order of samples."""
     learning_rate: float = Field(default=3e-3, gt=0)
+    """The highest of the schedule."""
     batch_size: int = Field(default=64, ge=1)
+    """Samples in one step."""
     named_splits: bool = True
     """Whether to train orders whose client named the test fragments, which may be unlike the others."""
     deadline_margin_s: float = Field(default=3.0, gt=0)
@@ -144,6 +153,7 @@ class VerifierConfig(ContesterConfig):
     """A verifier's choices."""
 
     c_stake_wei: int | None = Field(default=None, ge=1)
+    """Stake per challenge; the protocol's minimum if not set."""
 
 
 class ClientConfig(ActorConfig):

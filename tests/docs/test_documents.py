@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import typer
+import yaml
 
 from aggregator.api.app import build_app
 from dtn.app import app
@@ -161,3 +162,13 @@ def test_the_readme_opens_with_what_it_is_and_the_two_commands() -> None:
     opening = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:16]
     assert any(line.startswith("make demo") for line in opening)
     assert any(line.startswith("make test") for line in opening)
+
+
+def test_the_site_shows_every_page_and_links_to_nothing_outside() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    shown = re.findall(r"[\w./-]+\.md", json.dumps(site["nav"]))
+    docs = ROOT / "docs"
+    assert sorted(shown) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
+    for page in docs.rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).resolve().is_relative_to(docs), f"{page}: {link}"
