@@ -134,6 +134,7 @@ class Actor:
                         log.warning("%s", reason)
                     down = True
                     self.meters.error(reason)
+                    self.network.turn()  # one that answers uselessly would else be asked for ever
                 self._note(None, down)
                 self.stopping.wait(self.config.poll_s)
         finally:

@@ -126,6 +126,10 @@ class Network:
 
     # Asking ----------------------------------------------------------------------------------------
 
+    def turn(self) -> None:
+        """Ask another aggregator first from now on: what the present one answers is of no use."""
+        self._first = (self._first + 1) % len(self.file.aggregators)
+
     def get(self, path: str, **params: str | int) -> Answer:
         """The answer of the first aggregator that gives one.
 
