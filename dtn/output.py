@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from offchain.files import write_whole
 from protocol.errors import ProtocolError
 from protocol.parameters import TOKEN_WEI
 from protocol.transactions import INVALID_SCORE, IRRETRIEVABLE_SCORE
@@ -77,11 +78,11 @@ def wei(amount: str) -> int:
     return int(value)
 
 
-def write_model(path: Path, data: bytes) -> None:
-    """Write a fetched model; raises `NotWritten` with the system's reason."""
+def write_output(path: Path, data: bytes | str) -> None:
+    """Write what a command was asked for, whole or not; raises `NotWritten` with the system's reason."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        write_whole(path, data)
     except OSError as reason:
         raise NotWritten(f"cannot write {path}: {reason.strerror}; choose another file with -o") from reason
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from offchain.absences import Absences, Thing
 from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.memory import OverBudget
 from offchain.evaluation.score import evaluate
+from offchain.files import write_whole
 from offchain.material import (
     fetch_model,
     fetch_task,
@@ -235,10 +235,8 @@ class Judge:
             return None
 
     def _remember(self, oid: str, mid: str, answer: Answer) -> None:
-        path = self._path(oid, mid)
-        partial = path.with_suffix(".new")
-        partial.write_text(json.dumps({"score": str(answer[0]), "digest": "0x" + answer[1].hex()}))
-        os.replace(partial, path)
+        fields = {"score": str(answer[0]), "digest": "0x" + answer[1].hex()}
+        write_whole(self._path(oid, mid), json.dumps(fields))
 
 
 def _reportable(detail: Json) -> list[str]:

@@ -13,11 +13,11 @@ Source: PoT 3.4 "Achieving Retrievability"; design section 9.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from offchain.files import write_whole
 from offchain.storage import Cid, InvalidCid
 from protocol.errors import ProtocolError
 
@@ -82,14 +82,8 @@ class Retention:
         del self._orders[oid]
 
     def _write(self, oid: str, needed: Needed) -> None:
-        path = self._folder / f"{oid}.json"
-        partial = path.with_suffix(".new")
         fields = {"cids": sorted(map(str, needed.cids)), "settled_ms": needed.settled_ms}
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(fields, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(self._folder / f"{oid}.json", json.dumps(fields))
         self._orders[oid] = needed
 
 

@@ -14,7 +14,7 @@ from dtn.devnet import Devnet, Shape
 from dtn.devnet.processes import interruptible
 from dtn.follow import follow
 from dtn.home import devnet_home
-from dtn.output import JsonFlag, console, percent, print_json, table, tokens, write_model
+from dtn.output import JsonFlag, console, percent, print_json, table, tokens, write_output
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig
 from offchain.network import NetworkFile
@@ -75,7 +75,7 @@ def _run(devnet: Devnet, task: Path, output: Path, say: Any) -> dict[str, Any]:
     say(f"order {oid}")
     detail = follow(client.network, oid, quiet=False)
     model, answer = client.get(placed.oid)
-    write_model(output, model)
+    write_output(output, model)
     say("fetched the winning model and checked its hash")
     claim_gas = _pay_out(devnet, detail)
     order_s = time.monotonic() - up_s

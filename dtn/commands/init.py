@@ -23,7 +23,7 @@ from dtn.configuration import (
     settings_in,
     template,
 )
-from dtn.output import JsonFlag, console, print_json
+from dtn.output import JsonFlag, console, print_json, write_output
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
 from protocol.keyfile import address_in, encrypt, read_key, read_keystore, write_private
@@ -80,7 +80,7 @@ def init(
     key_file = path.parent / str(settings_in(text)["key_file"])
     # The key first: a configuration without one would only be half of what was asked for.
     address = _key(key_file, password_file) if key else None
-    _write(path, text)
+    write_output(path, text)
     _say(name, path, key_file, address, as_json)
 
 
@@ -135,18 +135,6 @@ def _key(path: Path, password_file: Path | None) -> bytes:
         raise NotInitialised(f"cannot read the key file {path}") from reason
     told = address_in(read_keystore(text, str(path))) if text.lstrip().startswith("{") else None
     return told or read_key(path, password_file).address
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".new")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as reason:
-        raise NotInitialised(
-            f"cannot write {path}: {reason.strerror}; name another place with -o"
-        ) from reason
 
 
 def _say(role: RoleName, path: Path, key_file: Path, address: bytes | None, as_json: bool) -> None:

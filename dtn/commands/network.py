@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dtn.output import JsonFlag, console, print_json
+from dtn.output import JsonFlag, console, print_json, write_output
 from offchain.committee import read_committee
 from offchain.network import NetworkError, NetworkFile
 from protocol.chain.client import ChainClient, connect
@@ -38,18 +37,8 @@ def create(
             f"{committee.enough}: run `dtn aggregator register` for them first; nothing was written"
         )
     file = NetworkFile(rpc_url=rpc, address_book=book, aggregators=committee.apis)
-    _write(output, file.model_dump_json(indent=2) + "\n")
+    write_output(output, file.model_dump_json(indent=2) + "\n")
     if as_json:
         print_json({"path": str(output), "members": committee.size, "aggregators": list(committee.apis)})
         return
     console.print(f"{output}: {len(committee.apis)} of {committee.size} members' APIs", soft_wrap=True)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".new")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as reason:
-        raise NetworkError(f"cannot write {path}: {reason.strerror}; name another place with -o") from reason

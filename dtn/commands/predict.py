@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from dtn.output import JsonFlag, console, print_json, table
+from dtn.output import JsonFlag, console, print_json, table, write_output
 from offchain.client import read_task_file
 from offchain.client.task_file import load_data
 from protocol.errors import InvalidDocument
@@ -38,7 +39,7 @@ def predict(
     found = prediction.predict(file, architecture, form, prediction.read_unseen(data, form))
     rows = [_row(number, each) for number, each in enumerate(found, 1)]
     if out is not None:
-        _write(out, rows)
+        write_output(out, _csv(rows))
     if as_json:
         print_json({"model": str(model), "data": str(data), "predictions": rows})
         return
@@ -65,11 +66,9 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else repr(value) if value in ("\n", " ") else str(value)
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as reason:
-        raise InvalidDocument(f"cannot write {path}: {reason.strerror}") from reason
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

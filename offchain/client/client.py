@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ from offchain.storage import (
     InvalidCid,
     StorageFull,
     Unavailable,
-    fetch,
     fetch_file,
     link_to,
     parse_link,
@@ -240,23 +240,15 @@ class Client:
         Raises:
             NotFound, LedgerRefused: no such order, or no winner (yet).
             NetworkError: too few aggregators are known, or agree.
-            Unavailable: the file is not to be had.
+            Unavailable: the file is not to be had. StorageFull: it does not fit into the temporary folder.
         """
-        answer = self._winner(oid)
-        failures: list[str] = []
-        for cid, gateways in _holders(answer["links"], failures).items():
-            try:
-                data = fetch(cid, gateways, max_bytes=int(answer["sizeBytes"]))
-            except Unavailable as reason:
-                failures.append(str(reason))
-                continue
-            if sha256(data).hex() == answer["mid"][2:]:
-                return data, answer
-            failures.append(f"{cid} is another file than the winner's")
-        raise Unavailable(f"the model of order 0x{oid.hex()} is not to be had: {'; '.join(failures)}")
+        with tempfile.TemporaryDirectory(prefix="dtn-") as folder:
+            path = Path(folder) / "model"
+            answer = self.get_file(oid, path)
+            return path.read_bytes(), answer
 
     def get_file(self, oid: bytes, path: Path, progress: Callable[[int], None] = lambda _: None) -> Json:
-        """The winning model to ``path``: `get` without the model in memory; returns what the network says.
+        """The winning model to ``path``, never whole in memory; returns what the network says.
 
         Interrupted, it goes on from there when it is called again. ``progress`` is told the bytes so far.
 

@@ -7,11 +7,11 @@ document whose data is held here, so that an order for it is known whoever's pro
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from offchain.files import write_whole
 from protocol.errors import InvalidDocument
 from protocol.task import TaskDocument, read_task
 
@@ -49,7 +49,7 @@ class OrderRecords:
 
     def write(self, oid: bytes, record: OrderRecord) -> None:
         """Write one record durably."""
-        _write(self._placed / f"{oid.hex()}.json", json.dumps(asdict(record)))
+        write_whole(self._placed / f"{oid.hex()}.json", json.dumps(asdict(record)))
 
     def all(self) -> dict[bytes, OrderRecord]:
         """Every record, by OID; raises `InvalidDocument` for a damaged one."""
@@ -65,7 +65,7 @@ class OrderRecords:
 
     def prepare(self, document: TaskDocument) -> None:
         """Remember durably that the data of this task is held here."""
-        _write(self._prepared / f"{document.digest().hex()}.json", document.canonical().decode())
+        write_whole(self._prepared / f"{document.digest().hex()}.json", document.canonical().decode())
 
     def drop_prepared(self, document: TaskDocument) -> None:
         """The data of this task is about to go."""
@@ -77,12 +77,3 @@ class OrderRecords:
             return read_task((self._prepared / f"{task_hash.hex()}.json").read_bytes())
         except FileNotFoundError:
             return None
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".new")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -20,7 +20,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import threading
 import time
@@ -32,6 +31,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from offchain.files import write_whole
 from protocol.errors import ProtocolError
 from protocol.keyfile import write_private
 
@@ -159,12 +159,7 @@ class Outbox:
         return len(self._waiting)
 
     def _write(self, name: str, message: Message) -> None:
-        partial = self._folder / f"{name}.new"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(asdict(message), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._folder / name)
+        write_whole(self._folder / name, json.dumps(asdict(message)))
         self._waiting[name] = message
 
     def _drop(self, name: str) -> None:

@@ -6,9 +6,9 @@ the ledger stands one commitment; `find` says which file opens it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from offchain.files import write_whole
 from protocol.crypto import sha256
 
 
@@ -22,12 +22,7 @@ class ClaimedModels:
     def keep(self, commitment: bytes, model: bytes) -> None:
         """Store a model durably under the commitment about to be sent, and drop all but the last two."""
         path = self._folder / f"{commitment.hex()}.safetensors"
-        partial = path.with_suffix(".new")
-        with open(partial, "wb") as file:
-            file.write(model)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, model)
         for old in self._oldest_first()[:-2]:
             old.unlink(missing_ok=True)
 
