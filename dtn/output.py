@@ -37,10 +37,6 @@ class BadAmount(ProtocolError):
     """An amount that cannot be read."""
 
 
-class NotWritten(ProtocolError):
-    """A file that cannot be written where it was asked for."""
-
-
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
     print(json.dumps(value, indent=2))
@@ -80,11 +76,7 @@ def wei(amount: str) -> int:
 
 def write_output(path: Path, data: bytes | str) -> None:
     """Write what a command was asked for, whole or not; raises `NotWritten` with the system's reason."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data)
-    except OSError as reason:
-        raise NotWritten(f"cannot write {path}: {reason.strerror}; choose another file with -o") from reason
+    write_whole(path, data, advice="choose another file with -o")
 
 
 @contextmanager

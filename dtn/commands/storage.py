@@ -10,8 +10,9 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from dtn.home import default_client
-from dtn.output import JsonFlag, NotWritten, console, print_json, table, transfer
+from dtn.output import JsonFlag, console, print_json, table, transfer
 from offchain.config import ActorConfig, InvalidConfig, read_any
+from offchain.files import NotWritten
 from offchain.storage import CarReader, Cid, InvalidCar, InvalidCid, fetch_file, parse_link, write_car
 from offchain.storage.choice import open_store
 from offchain.storage.embedded import EmbeddedStore

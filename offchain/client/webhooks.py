@@ -31,7 +31,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from offchain.files import write_whole
+from offchain.files import NotWritten, write_whole
 from protocol.errors import ProtocolError
 from protocol.keyfile import write_private
 
@@ -234,7 +234,7 @@ class Webhooks:
             try:
                 if self.send_due():
                     continue
-            except OSError as reason:
+            except (OSError, NotWritten) as reason:
                 log.error("the folder of webhooks cannot be written: %s", reason)
             self._wake.wait(1.0)
             self._wake.clear()

@@ -81,8 +81,11 @@ class Job:
         with about(oid=self.oid):
             try:
                 self._train()
-            except (ProtocolError, OSError) as reason:
+            except ProtocolError as reason:
                 log.warning("order %s is given up: %s", self.oid, reason)
+            except OSError as reason:
+                folder = self._actor.config.data_dir
+                log.warning("order %s is given up: %s; is there room in %s?", self.oid, reason, folder)
                 self.events.note("given_up", reason=str(reason))
 
     def _train(self) -> None:

@@ -131,4 +131,15 @@ def test_every_payment_is_explained(stranger: Stranger) -> None:
 
 
 def test_a_killed_aggregator_and_a_full_disk_stop_nobody_else(stranger: Stranger) -> None:
-    follow(stranger, "Bad days")
+    before, after = dict(sections())["Bad days"]
+    said = stranger.run(before)
+    assert "sealed: won" in said and "settled in epoch" in said
+    accounts = {child["account"]: child["name"] for child in stranger.json("devnet", "status")}
+    assert "aggregator-2" not in accounts.values()
+    latest = max(stranger.json("orders")["orders"], key=lambda order: int(order["takenMs"]))
+    order = stranger.json("order", latest["oid"])
+    assert [accounts[claim["provider"]] for claim in order["claims"]] == ["provider-1"]
+    assert accounts[order["winner"]] == "provider-1"
+    assert re.search(rf"order {latest['oid']} is given up: .*File too large; (is there|free) ", said)
+    said = stranger.run(after)
+    assert said.count("aggregator-2 runs") == said.count("provider-2 runs") == 1
