@@ -10,7 +10,6 @@ Source: design sections 8 (resumable) and 11 ("provider dies in training").
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from offchain.files import write_whole
 from offchain.training.step import State
 from protocol.crypto import sha256
 from protocol.errors import ProtocolError
@@ -53,7 +53,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         owner = self._directory / "fingerprint"
         if not owner.exists():
-            _replace(owner, fingerprint.hex().encode())
+            write_whole(owner, fingerprint.hex().encode())
         elif owner.read_text() != fingerprint.hex():
             raise CheckpointMismatch(
                 f"{directory} holds the training of another task or configuration: name another directory"
@@ -90,14 +90,14 @@ class Checkpoints:
         """Write the best model, then the note that names it: the note is the commit."""
         path = self._directory / f"best-{best.step}.safetensors"
         if not path.exists() or path.read_bytes() != best.model:
-            _replace(path, best.model)
+            write_whole(path, best.model)
         note = {
             "mid": sha256(best.model).hex(),
             "score": best.score,
             "step": best.step,
             "reported": best.reported,
         }
-        _replace(self._directory / "best.json", json.dumps(note).encode())
+        write_whole(self._directory / "best.json", json.dumps(note).encode())
         for old in self._directory.glob("best-*.safetensors"):
             if old != path:
                 old.unlink()
@@ -122,13 +122,3 @@ class Checkpoints:
     def close(self) -> None:
         """Release orbax's threads."""
         self._manager.close()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that after a kill it holds either all of the old or all of the new bytes."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
