@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from dtn.commands import quotes
+from dtn.commands import backup, quotes
 from dtn.commands.orders import ConfigOption, client_of, gateway_of
 from dtn.configuration import RoleName, kind_of
 from dtn.output import JsonFlag, console, parse_id, print_json, tokens, wei
@@ -206,60 +206,7 @@ def aggregator_app() -> typer.Typer:
         chain = _chain(settings.rpc_url, settings.book(), key)
         _register(chain, key, Role.AGGREGATOR, stake, where, LinkKey.derive(key).public, as_json)
 
-    @app.command(name="backup", help="Write the journal to a file, while the aggregator runs or not.")
-    def back_up(
-        file: Annotated[Path, typer.Argument(help="The file to write.")],
-        config: Config,
-        move: Annotated[
-            bool,
-            typer.Option(
-                "--move", help="Of a stopped aggregator: complete, to be restored once; retires the journal."
-            ),
-        ] = False,
-        as_json: JsonFlag = False,
-    ) -> None:
-        import time
-
-        from aggregator.config import AggregatorConfig
-        from aggregator.journal.backup import backup
-
-        settings = AggregatorConfig.read(config)
-        made = backup(
-            settings.data_dir / "journal",
-            file,
-            _owner(settings),
-            "move" if move else "copy",
-            time.time_ns() // 1_000_000,
-        )
-        if as_json:
-            print_json({"path": str(file), "kind": made.kind, "files": made.files})
-            return
-        console.print(f"wrote {file}, {len(made.files)} files", soft_wrap=True)
-        console.print("the key is not in it; back that up apart")
-        if move:
-            console.print("this journal is retired: restore the backup once, and delete it then")
-
-    @app.command(help="Put the journal of a backup in place; see docs/operating.md for when it votes again.")
-    def restore(
-        file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
-        config: Config,
-        as_json: JsonFlag = False,
-    ) -> None:
-        from aggregator.config import AggregatorConfig
-        from aggregator.journal.backup import restore as put_back
-
-        settings = AggregatorConfig.read(config)
-        # By the chain as it is now: of every committee so far the member may have promised anything.
-        epoch = _chain(settings.rpc_url, settings.book(), settings.key()).committee_epoch()
-        made = put_back(file, settings.data_dir / "journal", _owner(settings), epoch)
-        if as_json:
-            print_json({"path": str(settings.data_dir / "journal"), "kind": made.kind, "epoch": epoch})
-            return
-        console.print(f"restored {settings.data_dir / 'journal'}", soft_wrap=True)
-        if made.kind == "move":
-            console.print("it votes at once; delete the backup, it must not be restored again")
-        else:
-            console.print(f"it follows without a vote until a committee after epoch {epoch} orders")
+    backup.extend(app)
 
     @app.command(
         help="Start to take stake out; it is released after the unbonding time (then `aggregator withdraw`)."
@@ -300,13 +247,6 @@ def _actor(name: str, config: Path) -> Any:
             from offchain.client import ClientDaemon
 
             return ClientDaemon(settings)
-
-
-def _owner(settings: Any) -> Any:
-    from aggregator.journal.backup import Owner
-
-    book = settings.book()
-    return Owner(settings.key().address, book.chain_id, bytes.fromhex(book.parameters[2:]))
 
 
 def _chain(rpc_url: str, book: AddressBook, key: Key) -> ChainClient:
