@@ -42,7 +42,6 @@ from protocol.transactions import (
 )
 from tests.ledger.world import (
     DEPOSIT,
-    DOMAIN,
     FRAGMENTS,
     IRRETRIEVABLE,
     REWARD,
@@ -199,7 +198,7 @@ class Verifier(Juror):
             if "challenge" in self.market.absent.get(model, ()) or not self.had_test_set:
                 continue
             if record.answer is not None and record.answer != self.opinion(model):
-                vid = validation_id(DOMAIN, entry.oid, model, validator)
+                vid = validation_id(self.market.world.state.domain, entry.oid, model, validator)
                 committed = self.committed(entry, model)
                 yield Challenge, {"vid": vid, "commitment": committed, "c_stake": C_STAKE}
 
@@ -223,12 +222,16 @@ def revealing(model: bytes, with_salt: bytes) -> Sending:
 class Market:
     """One seed's market: `play` runs orders one after the other."""
 
-    def __init__(self, seed: int, agents: Sequence[tuple[Agent, Sequence[Role]]]) -> None:
+    def __init__(
+        self, seed: int, agents: Sequence[tuple[Agent, Sequence[Role]]], world: World | None = None
+    ) -> None:
         self.choose = random.Random(f"market {seed}")
-        self.world = World.new()
+        self.world = World.new() if world is None else world
         self.agents = [agent for agent, _ in agents]
         self.money: Counter[bytes] = Counter()
-        """Per account, what receipts brought and work cost, in wei."""
+        """Per account, what receipts brought, less what orders and work cost, in wei."""
+        self.costs: Counter[bytes] = Counter()
+        """Of that, what work cost: nothing that a chain knows."""
         self.debits: Counter[bytes] = Counter()
         self.results: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -252,6 +255,7 @@ class Market:
     def spend(self, account: bytes, cost_wei: int) -> None:
         """Work costs something."""
         self.money[account] -= cost_wei
+        self.costs[account] += cost_wei
 
     def trained(self, entry: Entry, name: str, quality: int | None = None) -> str:
         """The name of the model that somebody has for an order; how good it is shows when it is scored."""
@@ -284,9 +288,13 @@ class Market:
                 if receipt.amount_wei < 0:
                     self.debits[receipt.account] -= receipt.amount_wei
             self.results[self.world.outcome(oid).reason] += 1
-            while self.world.state.report is None:
-                self.world.wait(60)
-            self.world.settle()
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for the next report and have it paid."""
+        while self.world.state.report is None:
+            self.world.wait(60)
+        self.world.settle()
 
     def _phase(self, oid: bytes) -> None:
         phase = self.world.phase(oid)

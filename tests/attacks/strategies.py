@@ -46,7 +46,7 @@ from tests.attacks.market import (
     honest,
     revealing,
 )
-from tests.ledger.world import DOMAIN, REWARD, TEST_SET, Answer, answer, key, mid, salt, who
+from tests.ledger.world import REWARD, TEST_SET, Answer, World, answer, key, mid, salt, who
 
 People = list[tuple[Agent, Sequence[Role]]]
 MALLORY = "mallory"
@@ -248,7 +248,7 @@ class Spammer(Juror):
 
     def in_challenge(self, entry: Entry, last: bool) -> Iterator[Sending]:
         for model, validator in sorted(entry.task.validations) if not last else ():
-            vid = validation_id(DOMAIN, entry.oid, model, validator)
+            vid = validation_id(self.market.world.state.domain, entry.oid, model, validator)
             yield Challenge, {"vid": vid, "commitment": self.committed(entry, model), "c_stake": C_STAKE}
 
     def in_challenge_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
@@ -356,7 +356,7 @@ def two_faces(market: Market) -> None:
     votes = []
     for story in (b"a", b"b"):
         vote = SignedVote(kind=COMMIT, view=0, sequence=9, digest=fake(story))
-        votes.append((vote, sign(DOMAIN, vote, key("aggregator0"))))
+        votes.append((vote, sign(market.world.state.domain, vote, key("aggregator0"))))
     fields: dict[str, Any] = evidence_fields(votes[0], votes[1])
     market.world.stake("aggregator0", Role.AGGREGATOR)
     market.world.accept("verifier0", Evidence, **fields)
@@ -505,11 +505,17 @@ class Attempt:
     """What everybody had in the end."""
 
 
-def attempt(strategy: Strategy, seed: int, orders: int) -> Attempt:
-    """Play a market of so many orders."""
-    market = Market(seed, strategy.people())
+def play_out(strategy: Strategy, seed: int, orders: int, world: World | None = None) -> Market:
+    """A market of so many orders with somebody who tries it, to its end."""
+    market = Market(seed, strategy.people(), world)
     market.play(orders, strategy.client)
     strategy.during(market)
+    return market
+
+
+def attempt(strategy: Strategy, seed: int, orders: int) -> Attempt:
+    """`play_out`, and what came of it."""
+    market = play_out(strategy, seed, orders)
     mine = {who(name) for name in strategy.accounts}
     return Attempt(
         profit_wei=sum(market.money[account] for account in mine) // orders,

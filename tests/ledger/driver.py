@@ -39,6 +39,7 @@ from protocol.transactions import (
     score_body,
     validation_id,
 )
+from protocol.typed_data import Domain
 from tests.ledger.chain_model import ChainModel, Reverted
 from tests.ledger.world import (
     DOMAIN,
@@ -66,10 +67,10 @@ Sending = tuple[str, type[Transaction], dict[str, Any]]
 class Driver:
     """One random life; `step` adds a block to it."""
 
-    def __init__(self, seed: int, chain: ChainModel | None = None) -> None:
+    def __init__(self, seed: int, chain: ChainModel | None = None, domain: Domain = DOMAIN) -> None:
         self.random = random.Random(seed)
         self.chain = ChainModel() if chain is None else chain
-        self.world = World(genesis(DOMAIN, TREASURY), [], [])
+        self.world = World(genesis(domain, TREASURY), [], [])
         self.world.block(at_ms=START_MS, events=[World.committee(1, 4)])
         self.codes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -177,8 +178,8 @@ class Driver:
             deposit=self.random.choice((0, 1, self.random.randint(1, 10 * TOKEN_WEI))),
             baseline=self.random.choice((-(2**63), 0, 1, 2**63 - 1)),
         )
-        self.chain.put(order_id(DOMAIN, order), order)
-        self.orders.append(order_id(DOMAIN, order))
+        self.chain.put(order_id(self.world.state.domain, order), order)
+        self.orders.append(order_id(self.world.state.domain, order))
 
     def _settle(self) -> None:
         # Signatures gather late: the chain may see a report that the ledger has made again since.
@@ -267,7 +268,7 @@ class Driver:
         validator = who(self._likely(self.random.choice(PEOPLE), wrong))
         body = score_body(model, *self._opinion(name, model))
         return Challenge, {
-            "vid": validation_id(DOMAIN, entry.oid, model, validator),
+            "vid": validation_id(self.world.state.domain, entry.oid, model, validator),
             "commitment": commitment(entry.oid, who(name), body, bytes(32)),
             "c_stake": self.random.randint(4, 20) * TOKEN_WEI,
         }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from aggregator.ledger.events import LedgerEvent
 from aggregator.ledger.state import Entry, Origin, Outcome, State, genesis
@@ -110,9 +110,9 @@ class World:
     nonce: int = 0
 
     @classmethod
-    def new(cls, members: int = 4) -> World:
+    def new(cls, members: int = 4, domain: Domain = DOMAIN) -> Self:
         """A ledger with a committee and without nodes or orders."""
-        world = cls(genesis(DOMAIN, TREASURY), [], [])
+        world = cls(genesis(domain, TREASURY), [], [])
         world.block(at_ms=START_MS, events=[world.committee(1, members)])
         return world
 
@@ -206,7 +206,7 @@ class World:
     def place(self, *, client: str = "client", **changes: Any) -> bytes:
         """An order arrives from the chain; returns its OID."""
         order = self.order(client=client, **changes)
-        oid = order_id(DOMAIN, order)
+        oid = order_id(self.state.domain, order)
         self.block(events=[OrderPlaced(oid=oid, order=order, block_hash=keccak256(oid))])
         return oid
 
@@ -229,7 +229,7 @@ class World:
         self.nonce += 1
         nonce = fields.pop("nonce", self.nonce)
         body = kind(sender=who(name), nonce=nonce, **fields)
-        return sign_transaction(DOMAIN, body, key(name)).encode()
+        return sign_transaction(self.state.domain, body, key(name)).encode()
 
     def send(self, name: str, kind: type[Transaction], **fields: Any) -> TransactionResult:
         """Sign a transaction, see what the front door says, put it in a block of its own.
@@ -280,7 +280,7 @@ class World:
         v_stake = DEFAULTS["min_validation_stake_wei"] if v_stake is None else v_stake
         committed = commitment(oid, who(name), score_body(mid(model), *given), salt(name))
         self.accept(name, Validation, oid=oid, mid=mid(model), commitment=committed, v_stake=v_stake)
-        return validation_id(DOMAIN, oid, mid(model), who(name))
+        return validation_id(self.state.domain, oid, mid(model), who(name))
 
     def reveal_validation(self, name: str, oid: bytes, model: str, given: Answer) -> None:
         """A validator opens its validation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.chain import running_chain
-from tests.ledger import driver, world
 from tests.ledger.driver import PEOPLE, Driver
 from tests.ledger.world import World, key
 from tests.update.contracts_beside import ContractsBeside
@@ -15,14 +14,12 @@ STEPS = 220
 
 @pytest.mark.parametrize("seed", range(2))
 def test_random_epochs_settle_alike_in_python_and_solidity(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int,
 ) -> None:
     with running_chain(list(World.committee(1, 4).members)) as chain:
         domain = chain.client(chain.owner).domain
-        for module in (world, driver):
-            monkeypatch.setattr(module, "DOMAIN", domain)
         beside = ContractsBeside(chain, map(key, PEOPLE), [key(f"aggregator{place}") for place in range(7)])
-        life = Driver(seed, beside)
+        life = Driver(seed, beside, domain)
         for _ in range(STEPS):
             life.step()
         assert beside.epoch >= 3, "a life without settlements shows nothing"
