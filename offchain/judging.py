@@ -54,10 +54,15 @@ class Judge:
         folder: Path,
         means: Means = USUAL_MEANS,
         on_scored: Callable[[str, float], None] = lambda result, took_s: None,
+        on_sampled: Callable[[str, bool], None] = lambda account, came: None,
     ) -> None:
-        """``on_scored`` is told of every scoring how it ended and how many seconds it took."""
+        """
+        Args:
+            on_scored: is told of every scoring how it ended and how many seconds it took.
+            on_sampled: is told of every sample which account serves it, and whether it came.
+        """
         self._means = means
-        self._on_scored = on_scored
+        self._on_scored, self._on_sampled = on_scored, on_sampled
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.absences = Absences()
@@ -155,25 +160,40 @@ class Judge:
             log.warning("order %s cannot be sampled: %s", detail["oid"], reason)
 
     def _probe(self, detail: Json, task: TaskDocument, subject: str, choose: Callable[[int], int]) -> None:
+        claims = [claim for claim in claims_on(detail, subject) if claim["links"]]
+        of_test_set = subject == _test_set(detail)
+        if not (detail["testLinks"] if of_test_set else claims):
+            return
+        claim = None if of_test_set else claims[choose(len(claims))]
+        server = detail["client"] if claim is None else claim["provider"]
         try:
-            if subject == _test_set(detail):
-                if detail["testLinks"]:
-                    probe_test(task, unhex(detail["blockHash"]), detail["testLinks"], choose)
-                return
-            claims = [claim for claim in claims_on(detail, subject) if claim["links"]]
-            if claims:
-                probe_model(claims[choose(len(claims))], choose)
+            if claim is None:
+                probe_test(task, unhex(detail["blockHash"]), detail["testLinks"], choose)
+            else:
+                probe_model(claim, choose)
         except (Unavailable, InvalidCid) as reason:
             log.warning("a sample of %s does not come: %s", subject, reason)
             self.absences.lapsed(_thing(detail, subject), _now_ms())
+            self._on_sampled(server, False)
+        else:
+            self._on_sampled(server, True)
 
     def _look_again(self, detail: Json, task: TaskDocument, subject: str) -> None:
         """All of what failed before, as a jury would try to fetch it."""
         if subject != _test_set(detail):
-            any(self._model(detail, claim, task) is not None for claim in claims_on(detail, subject))
+            for claim in claims_on(detail, subject):
+                came = self._model(detail, claim, task) is not None
+                self._on_sampled(claim["provider"], came)
+                if came:
+                    return
             return
-        with self._watched(detail, Unavailable, InvalidDocument, InvalidCid):
-            fetch_test(task, unhex(detail["blockHash"]), detail["testLinks"] or [])
+        came = False
+        try:
+            with self._watched(detail, Unavailable, InvalidDocument, InvalidCid):
+                fetch_test(task, unhex(detail["blockHash"]), detail["testLinks"] or [])
+            came = True
+        finally:
+            self._on_sampled(detail["client"], came)
         self.absences.came(_thing(detail, subject))
 
     def _model(self, detail: Json, claim: Json, task: TaskDocument) -> bytes | None:

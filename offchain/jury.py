@@ -17,6 +17,7 @@ from offchain.evaluation.means import Means
 from offchain.judging import IRRETRIEVABLE_ANSWER, Answer, Judge, claims_on
 from offchain.material import unhex
 from offchain.network import LedgerRefused
+from offchain.uptime import UPTIME_FILE, Uptime
 from protocol.crypto import commitment
 from protocol.transactions import Verdict, VerdictReveal, score_body
 
@@ -37,6 +38,7 @@ class Juror(Actor):
             config.data_dir / "answers",
             Means(container=config.container, memory_bytes=config.memory_bytes),
             self.meters.evaluated,
+            Uptime(config.data_dir / UPTIME_FILE).note,
         )
 
     def others_orders(self, *phases: str) -> Iterator[Json]:

@@ -25,9 +25,10 @@ from dtn.output import (
 )
 from dtn.overview import NOBODY, Overview
 from offchain.client import Client, read_task_file
-from offchain.config import ClientConfig, InvalidConfig
+from offchain.config import ClientConfig, InvalidConfig, read_any
 from offchain.network import Network, NetworkError, NetworkFile
 from offchain.storage.choice import open_store
+from offchain.uptime import UPTIME_FILE, Seen, read_uptime
 from protocol.errors import InvalidDocument
 from protocol.transactions import IRRETRIEVABLE_SCORE, Cancel
 
@@ -317,10 +318,23 @@ def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     table("nodes", ("account", "role", "bonded", "locked", "endpoint"), rows)
 
 
-def node(address: str, network: NetworkOption = None, as_json: JsonFlag = False) -> None:
+def node(
+    address: str,
+    network: NetworkOption = None,
+    watcher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration of your validator or verifier: how often what the node serves came to it."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Show one node: its stakes, and what it kept and broke in the latest settled orders."""
     account = "0x" + parse_id(address, 20, "an address").hex()
-    quotes.node(_network(network), account, as_json)
+    seen = None
+    if watcher is not None:
+        seen = read_uptime(read_any(watcher).data_dir / UPTIME_FILE).get(account, Seen())
+    quotes.node(_network(network), account, seen, as_json)
 
 
 def status(network: NetworkOption = None, as_json: JsonFlag = False) -> None:

@@ -18,6 +18,7 @@ from offchain.economics import (
     record_of,
 )
 from offchain.network import Network
+from offchain.uptime import Seen
 from protocol.errors import ProtocolError
 
 
@@ -110,17 +111,19 @@ def client(of: Client, task: TaskFile, as_json: bool) -> None:
     table("what such orders paid (lower quartile – median – upper quartile)", ("", ""), rows)
 
 
-def node(network: Network, account: str, as_json: bool) -> None:
-    """A node's stakes, and its record in settled orders."""
+def node(network: Network, account: str, seen: Seen | None, as_json: bool) -> None:
+    """A node's stakes, its record in settled orders, and what a watcher saw of its links if there is one."""
     stakes = fetch_stakes(network, account)
     record = record_of(fetch_history(network), account)
     reliability = record.reliability_bps
     if as_json:
+        links = None if seen is None else {"asked": seen.asked, "came": seen.came, "uptime_bps": seen.bps}
         print_json(
             {
                 "account": account,
                 "stakes": [_machine(asdict(each)) for each in stakes],
                 "record": _machine(asdict(record)) | {"reliability_bps": reliability},
+                "links": links,
             }
         )
         return
@@ -145,6 +148,10 @@ def node(network: Network, account: str, as_json: bool) -> None:
         ("slashed", f"{tokens(record.slashed_wei)} tokens"),
         ("kept what it committed to", _bps(reliability)),
     ]
+    if seen is not None:
+        rows.append(
+            ("uptime of its links, as your watcher saw it", f"{_bps(seen.bps)} of {seen.asked} samples")
+        )
     table(f"record in the latest {record.orders_seen} settled orders", ("", ""), rows)
 
 

@@ -121,6 +121,7 @@ def order(phase: str, links: SimpleNamespace, **more: Any) -> Json:
     return {
         "oid": OID,
         "phase": phase,
+        "client": "0xclient",
         "deadlineMs": NOW_MS + WINDOW_MS,
         "order": {"dataRoot": ROOT},
         "blockHash": "0x" + "33" * 32,

@@ -17,6 +17,7 @@ from offchain.sampling import MOST_INTERVAL_MS, MOST_REMEMBERED, Sampler
 from offchain.storage import Cid, EmbeddedStore, Gateway, Unavailable, link_to, probe
 from offchain.storage.cid import RAW
 from offchain.storage.unixfs import CHUNK_BYTES, build
+from offchain.uptime import Seen, Uptime, read_uptime
 from offchain.validator import Validator
 from offchain.verifier import Verifier
 from protocol.crypto import sha256
@@ -115,6 +116,7 @@ def order(link: str) -> dict[str, Any]:
     return {
         "oid": OID,
         "phase": "challenge",
+        "client": "0xclient",
         "deadlineMs": NOW_MS + WINDOW_MS,
         "order": {"dataRoot": ROOT},
         "blockHash": "0x" + "33" * 32,
@@ -207,3 +209,59 @@ def test_an_order_without_links_is_not_held_against_anybody(clock: SimpleNamespa
     detail["claims"][0]["links"] = []
     judge.sample(detail, random.Random(3).randrange)
     assert not judge.absences.is_failing((OID, "challenge", MID))
+
+
+# Uptime --------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_counted_for_who_serves_and_outlast_a_restart(
+    served: tuple[EmbeddedStore, str], clock: SimpleNamespace, tmp_path: Path
+) -> None:
+    store, link = served
+    path = tmp_path / "uptime.json"
+    for _ in range(2):  # the second time after a restart
+        judge = Judge(tmp_path / "answers", on_sampled=Uptime(path).note)
+        judge.sample(order(link), random.Random(1).randrange)
+    store.unpin(CID)
+    judge.sample(order(link), random.Random(1).randrange)
+    judge.sample(order(link), random.Random(1).randrange)
+    seen = read_uptime(path)
+    assert seen == {"0xprovider": Seen(asked=4, came=2)} and seen["0xprovider"].bps == 5000
+
+
+def test_a_test_set_that_does_not_come_is_its_clients(
+    clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*_: object) -> None:
+        raise Unavailable("nobody answers")
+
+    monkeypatch.setattr(judging, "probe_test", nobody)
+    said: list[tuple[str, bool]] = []
+    judge = Judge(tmp_path / "answers", on_sampled=lambda *each: said.append(each))
+    detail = order("") | {"claims": [], "validations": [], "testLinks": ["http://127.0.0.1:9/ipfs/nothing"]}
+    judge.sample(detail, random.Random(1).randrange)
+    assert said == [("0xclient", False)]
+
+
+def test_a_damaged_or_unwritable_file_costs_the_observations_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "uptime.json"
+    path.write_text('{"0x1": {"asked": "many"}}')
+    uptime = Uptime(path)
+    assert read_uptime(path) == {} and "begun anew" in caplog.text
+    uptime.note("0x1", True)
+    assert read_uptime(path) == {"0x1": Seen(1, 1)}
+    path.with_name(path.name + ".new").mkdir()  # nothing can be written over it
+    uptime.note("0x1", True)
+    assert "is not kept" in caplog.text and read_uptime(path) == {"0x1": Seen(1, 1)}
+
+
+def test_the_account_not_asked_for_longest_is_forgotten_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offchain.uptime.MOST_REMEMBERED", 2)
+    uptime = Uptime(tmp_path / "uptime.json")
+    for account in ("0x1", "0x2", "0x1", "0x3"):
+        uptime.note(account, True)
+    assert list(read_uptime(tmp_path / "uptime.json")) == ["0x1", "0x3"]
