@@ -20,13 +20,14 @@ PARTS = (1, 2, 4)
 
 
 def row(strategy: Strategy, seeds: int, orders: int) -> dict[str, Any]:
-    """The worst and the best of the seeds, in tokens per order."""
+    """The worst and the best of the seeds, and the mean cost, in tokens per order."""
     tried = [attempt(strategy, seed, orders) for seed in range(seeds)]
     profits = sorted(each.profit_wei for each in tried)
     return {
         "strategy": strategy.name,
         "worst": profits[0] / TOKEN_WEI,
         "best": profits[-1] / TOKEN_WEI,
+        "cost": sum(each.cost_wei for each in tried) / seeds / TOKEN_WEI,
         "honest_lost": sum(each.honest_debits_wei for each in tried) / TOKEN_WEI,
         "results": sorted({result for each in tried for result in each.results}),
         "bound": strategy.why or "a loss",
@@ -51,11 +52,15 @@ def main() -> None:
     if options.json:
         print(json.dumps({"strategies": rows, "league": leagues, "split": split}))
         return
-    print("| strategy | profit per order (tokens), worst to best seed | honest people lost | bound |")
-    print("|---|---|---|---|")
+    print(
+        "| strategy | profit per order (tokens), worst to best seed | of that, work and slashes "
+        "| honest people lost | bound |"
+    )
+    print("|---|---|---|---|---|")
     for each in rows:
         profit = f"{each['worst']:.2f} to {each['best']:.2f}"
-        print(f"| {each['strategy']} | {profit} | {each['honest_lost']:.2f} | {each['bound']} |")
+        lost, cost = f"{each['honest_lost']:.2f}", f"{-each['cost'] or 0:.2f}"
+        print(f"| {each['strategy']} | {profit} | {cost} | {lost} | {each['bound']} |")
     print("\n| colluding jurors | " + " | ".join(str(jurors) for jurors in JURORS) + " |")
     print("|---" * (len(JURORS) + 1) + "|")
     for opponents, profits in leagues.items():

@@ -7,6 +7,7 @@ for it is allowed to be. The attacker saves the work that the honest do.
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ from protocol.transactions import (
     Claim,
     Evidence,
     IrretrievableReport,
+    TestRelease,
     Validation,
     ValidationReveal,
     validation_id,
@@ -46,7 +48,19 @@ from tests.attacks.market import (
     honest,
     revealing,
 )
-from tests.ledger.world import REWARD, TEST_SET, Answer, World, answer, key, mid, salt, who
+from tests.ledger.world import (
+    FRAGMENTS,
+    REWARD,
+    TEST_LINKS,
+    TEST_SET,
+    Answer,
+    World,
+    answer,
+    key,
+    mid,
+    salt,
+    who,
+)
 
 People = list[tuple[Agent, Sequence[Role]]]
 MALLORY = "mallory"
@@ -277,6 +291,15 @@ class Withholder(Client):
         yield from ()
 
 
+class Swapper(Client):
+    """Releases easier test fragments than those it committed to."""
+
+    def in_reveal(self, entry: Entry, last: bool) -> Iterator[Sending]:
+        if not last:
+            easier = (fake("an easy fragment"), *FRAGMENTS[1:])
+            yield TestRelease, {"fragments": easier, "links": TEST_LINKS}
+
+
 class Hider(Client):
     """Releases a test set that it serves to nobody but its accomplices."""
 
@@ -328,7 +351,11 @@ class Strategy:
     """One way to try, and what its best case may be."""
 
     name: str
-    people: Callable[[], People]
+    attackers: Callable[[], People] = list
+    ahead: bool = False
+    """Whether the attackers act before the honest; usually they see what those did."""
+    verifiers: int = 2
+    """The fewest honest ones among whom it can be tried."""
     accounts: tuple[str, ...] = (MALLORY,)
     client: str = "client"
     most_wei: int = -1
@@ -340,15 +367,26 @@ class Strategy:
     during: Callable[[Market], None] = field(default=lambda market: None)
     """What happens besides, after the orders."""
 
+    def people(self, seed: int) -> People:
+        """Everybody in the market of a seed: the usual crowd for seed 0, others for the other seeds."""
+        draw = random.Random(f"crowd {seed}")
+        providers, validators, more = (
+            draw.randint(*each) for each in (PROVIDERS, VALIDATORS, MORE_VERIFIERS)
+        )
+        crowd = (
+            honest(providers, validators, self.verifiers + more) if seed else honest(verifiers=self.verifiers)
+        )
+        return [*self.attackers(), *crowd] if self.ahead else [*crowd, *self.attackers()]
+
 
 def with_provider(agent: Agent) -> Callable[[], People]:
-    """The honest and one provider, itself anew for each market."""
-    return lambda: [*honest(), (dataclasses.replace(agent), (Role.PROVIDER,))]
+    """One provider, itself anew for each market."""
+    return with_role(agent, Role.PROVIDER)
 
 
 def with_role(agent: Agent, role: Role) -> Callable[[], People]:
-    """The honest and one agent in a role."""
-    return lambda: [*honest(), (dataclasses.replace(agent), (role,))]
+    """One agent in a role, itself anew for each market."""
+    return lambda: [(dataclasses.replace(agent), (role,))]
 
 
 def two_faces(market: Market) -> None:
@@ -366,25 +404,26 @@ def two_faces(market: Market) -> None:
             market.money[receipt.account] += receipt.amount_wei
 
 
+PROVIDERS, VALIDATORS, MORE_VERIFIERS = (1, 4), (3, 6), (0, 3)
+"""How many honest ones of each a drawn crowd has; of verifiers, beyond those that are needed."""
 PROVIDER, VALIDATOR, VERIFIER = Role.PROVIDER, Role.VALIDATOR, Role.VERIFIER
 NOTHING_GAINED = "the ledger refuses it before anything is locked"
 
 STRATEGIES: tuple[Strategy, ...] = (
-    Strategy(name="model theft after reveal", people=with_provider(Thief(MALLORY))),
-    Strategy(name="commitment copying", people=with_provider(Copier(MALLORY))),
-    Strategy(name="claims never revealed", people=with_provider(NeverReveals(MALLORY))),
+    Strategy(name="model theft after reveal", attackers=with_provider(Thief(MALLORY))),
+    Strategy(name="commitment copying", attackers=with_provider(Copier(MALLORY))),
+    Strategy(name="claims never revealed", attackers=with_provider(NeverReveals(MALLORY))),
     Strategy(
         name="garbage revealed",
-        people=with_provider(Garbage(MALLORY)),
+        attackers=with_provider(Garbage(MALLORY)),
         most_wei=0,
         why="paid nothing; its stake is locked until the order is sealed, and validators look at it once",
     ),
-    Strategy(name="dead links revealed", people=with_provider(DeadLink(MALLORY))),
-    Strategy(name="the best model, offline once it was scored", people=with_provider(Leaver(MALLORY))),
+    Strategy(name="dead links revealed", attackers=with_provider(DeadLink(MALLORY))),
+    Strategy(name="the best model, offline once it was scored", attackers=with_provider(Leaver(MALLORY))),
     Strategy(
         name="bait: back for the verdict",
-        people=lambda: [
-            *honest(),
+        attackers=lambda: [
             (Bait(MALLORY), (PROVIDER,)),
             (ServedAlone("mallory2"), (VALIDATOR,)),
         ],
@@ -392,12 +431,12 @@ STRATEGIES: tuple[Strategy, ...] = (
         most_wei=VALIDATORS_WEI // 4,
         why="its validator's share of the honest models that it scores like everybody",
     ),
-    Strategy(name="false reports", people=with_role(FalseReporter(MALLORY), VERIFIER)),
-    Strategy(name="appeals by who lied", people=with_role(Appellant(MALLORY), VALIDATOR)),
+    Strategy(name="false reports", attackers=with_role(FalseReporter(MALLORY), VERIFIER)),
+    Strategy(name="appeals by who lied", attackers=with_role(Appellant(MALLORY), VALIDATOR)),
     Strategy(
         name="appeals to hold orders up",
-        people=lambda: [
-            *honest(verifiers=4),
+        verifiers=4,
+        attackers=lambda: [
             (LazyConstant("mallory2"), (VALIDATOR,)),
             (Bystander(MALLORY), (VERIFIER,)),
         ],
@@ -405,32 +444,37 @@ STRATEGIES: tuple[Strategy, ...] = (
     ),
     Strategy(
         name="an untrained model",
-        people=with_provider(Untrained(MALLORY)),
+        attackers=with_provider(Untrained(MALLORY)),
         most_wei=0,
         why="paid nothing below the baseline",
     ),
-    Strategy(name="score copying", people=with_role(ScoreCopier(MALLORY), VALIDATOR)),
+    Strategy(name="score copying", attackers=with_role(ScoreCopier(MALLORY), VALIDATOR)),
     Strategy(
         name="lazy validator: echo",
-        people=with_role(Echo(MALLORY), VALIDATOR),
+        attackers=with_role(Echo(MALLORY), VALIDATOR),
         most_wei=0,
         why=NOTHING_GAINED,
     ),
-    Strategy(name="lazy validator: constant", people=with_role(LazyConstant(MALLORY), VALIDATOR)),
-    Strategy(name="lazy validator: random", people=with_role(LazyRandom(MALLORY), VALIDATOR)),
-    Strategy(name="stake and run", people=with_role(StakeAndRun(MALLORY), VALIDATOR)),
-    Strategy(name="challenge spam", people=with_role(Spammer(MALLORY), VERIFIER)),
-    Strategy(name="challenge spam, never revealed", people=with_role(SilentSpammer(MALLORY), VERIFIER)),
+    Strategy(name="lazy validator: constant", attackers=with_role(LazyConstant(MALLORY), VALIDATOR)),
+    Strategy(name="lazy validator: random", attackers=with_role(LazyRandom(MALLORY), VALIDATOR)),
+    Strategy(name="stake and run", attackers=with_role(StakeAndRun(MALLORY), VALIDATOR)),
+    Strategy(name="challenge spam", attackers=with_role(Spammer(MALLORY), VERIFIER)),
+    Strategy(name="challenge spam, never revealed", attackers=with_role(SilentSpammer(MALLORY), VERIFIER)),
     Strategy(
         name="client withholds the test set",
-        people=lambda: [*honest(), (Withholder(MALLORY), ())],
+        attackers=lambda: [(Withholder(MALLORY), ())],
+        client=MALLORY,
+        results=frozenset({"the client withheld the test set"}),
+    ),
+    Strategy(
+        name="client swaps test fragments",
+        attackers=lambda: [(Swapper(MALLORY), ())],
         client=MALLORY,
         results=frozenset({"the client withheld the test set"}),
     ),
     Strategy(
         name="client hides the test set from all but its own",
-        people=lambda: [
-            *honest(),
+        attackers=lambda: [
             (Hider(MALLORY), ()),
             (KnowsTheTest("mallory2"), (PROVIDER,)),
             (ServedAlone("mallory3"), (VALIDATOR,)),
@@ -441,8 +485,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     ),
     Strategy(
         name="client takes the test set away after the scores",
-        people=lambda: [
-            *honest(),
+        attackers=lambda: [
             (Client(MALLORY), ()),
             (TakesTestSetAway("mallory2"), (VERIFIER,)),
         ],
@@ -453,7 +496,8 @@ STRATEGIES: tuple[Strategy, ...] = (
     ),
     Strategy(
         name="client tests something else",
-        people=lambda: [(TestsSomethingElse(MALLORY), ()), *honest()],
+        attackers=lambda: [(TestsSomethingElse(MALLORY), ())],
+        ahead=True,
         client=MALLORY,
         most_wei=0,
         results=frozenset({"no model beat the baseline"}),
@@ -461,9 +505,9 @@ STRATEGIES: tuple[Strategy, ...] = (
     ),
     Strategy(
         name="client tests something else, its provider knows what",
-        people=lambda: [
+        ahead=True,
+        attackers=lambda: [
             (TestsSomethingElse(MALLORY), ()),
-            *honest(),
             (KnowsTheTest("mallory2"), (PROVIDER,)),
         ],
         accounts=(MALLORY, "mallory2"),
@@ -471,13 +515,14 @@ STRATEGIES: tuple[Strategy, ...] = (
     ),
     Strategy(
         name="self-dealing client",
-        people=lambda: [*honest(), (Client(MALLORY), ()), (KnowsTheTest("mallory2"), (PROVIDER,))],
+        attackers=lambda: [(Client(MALLORY), ()), (KnowsTheTest("mallory2"), (PROVIDER,))],
         accounts=(MALLORY, "mallory2"),
         client=MALLORY,
     ),
     Strategy(
         name="spam orders, cancelled",
-        people=lambda: [(Canceller(MALLORY), ()), *honest()],
+        attackers=lambda: [(Canceller(MALLORY), ())],
+        ahead=True,
         client=MALLORY,
         results=frozenset({"cancelled by the client"}),
         most_wei=0,
@@ -485,7 +530,6 @@ STRATEGIES: tuple[Strategy, ...] = (
     ),
     Strategy(
         name="member signs two batches",
-        people=honest,
         accounts=("aggregator0",),
         during=two_faces,
     ),
@@ -498,6 +542,8 @@ class Attempt:
 
     profit_wei: int
     """Per order, of the attacker's accounts together."""
+    cost_wei: int
+    """Of that, what its work cost and what it was slashed."""
     honest_debits_wei: int
     """What all others were slashed."""
     results: frozenset[str]
@@ -507,7 +553,7 @@ class Attempt:
 
 def play_out(strategy: Strategy, seed: int, orders: int, world: World | None = None) -> Market:
     """A market of so many orders with somebody who tries it, to its end."""
-    market = Market(seed, strategy.people(), world)
+    market = Market(seed, strategy.people(seed), world)
     market.play(orders, strategy.client)
     strategy.during(market)
     return market
@@ -519,6 +565,7 @@ def attempt(strategy: Strategy, seed: int, orders: int) -> Attempt:
     mine = {who(name) for name in strategy.accounts}
     return Attempt(
         profit_wei=sum(market.money[account] for account in mine) // orders,
+        cost_wei=sum(market.costs[account] + market.debits[account] for account in mine) // orders,
         honest_debits_wei=sum(wei for account, wei in market.debits.items() if account not in mine),
         results=frozenset(market.results),
         by_name={agent.name: market.money[agent.account] for agent in market.agents},

@@ -7,7 +7,6 @@ import pytest
 from protocol.parameters import DEFAULTS
 from protocol.rewards import reward_shares
 from tests.attacks.collusion import league_profit, split_profit
-from tests.attacks.market import honest
 from tests.attacks.strategies import STRATEGIES, Strategy, attempt
 from tests.ledger.world import REWARD
 
@@ -26,7 +25,7 @@ def test_it_does_not_pay_and_costs_the_honest_nothing(strategy: Strategy) -> Non
 
 
 def test_honest_work_pays_all_who_do_it_but_verifiers_who_find_nothing() -> None:
-    tried = attempt(Strategy(name="nobody attacks", people=honest), 0, 4)
+    tried = attempt(Strategy(name="nobody attacks"), 0, 4)
     assert tried.profit_wei == tried.honest_debits_wei == 0
     by_name = tried.by_name
     assert all(by_name[f"validator{n}"] > 0 for n in range(3))

@@ -35,7 +35,7 @@ def chain(deployed: Chain) -> Iterator[Chain]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 def test_the_contracts_pay_what_the_ledger_says(strategy: Strategy, chain: Chain) -> None:
-    names = sorted({agent.name for agent, _ in strategy.people()} | set(strategy.accounts))
+    names = sorted({agent.name for agent, _ in strategy.people(0)} | set(strategy.accounts))
     aggregators = [key(f"aggregator{place}") for place in range(MEMBERS)]
     contracts = ContractsBeside(chain, map(key, names), aggregators)
     world = ChainedWorld.new(MEMBERS, chain.client(chain.owner).domain)
