@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from dtn.output import percent, short
+from offchain.answers import fetch_detail
 from offchain.network import LedgerRefused, Network, NetworkError, NotFound
 from protocol.errors import ProtocolError
 
@@ -51,7 +52,7 @@ def follow(network: Network, oid: str, *, quiet: bool) -> Json:
                 for line in _news(detail):
                     if line not in seen:
                         seen.add(line)
-                        console.print(f"{elapsed:7.1f} s  {line}")
+                        console.print(f"{elapsed:7.1f} s  {line}", soft_wrap=True)
                 status.update(_now(detail))
                 if detail["phase"] == "settled":
                     return detail
@@ -68,7 +69,7 @@ def follow(network: Network, oid: str, *, quiet: bool) -> Json:
 
 def _ask(network: Network, oid: str) -> Json | None:
     try:
-        return network.get(f"/v1/orders/{oid}")
+        return fetch_detail(network, oid)
     except (NotFound, LedgerRefused):
         return None
     except NetworkError:

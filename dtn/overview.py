@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final
 
-import msgspec
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from dtn.output import percent, short, tokens
+from offchain.answers import OrderRow, Orders, SettlementRow, Settlements, Standing, read
 from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
 
 MOST_ROWS: Final = 200
@@ -27,55 +27,6 @@ LATEST: Final = 5
 NOBODY: Final = "no aggregator answers; start a local network with `dtn devnet up`"
 
 Json = dict[str, Any]
-T = TypeVar("T")
-
-
-Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,40}$")]
-Score = Annotated[str, msgspec.Meta(pattern="^-?[0-9]{1,20}$")]
-
-
-class Standing(msgspec.Struct, frozen=True, rename="camel"):
-    """Where an aggregator stands, as it says itself."""
-
-    member: int | None
-    view: int
-    active: bool
-    primary: int
-    executed: int
-    stable: int
-    origin: int | None
-    waiting: int
-    orders: int
-    clock_ms: int
-    alarms: tuple[str, ...]
-
-
-class Row(msgspec.Struct, frozen=True, rename="camel"):
-    """One order."""
-
-    oid: str
-    phase: str
-    deadline_ms: int | None
-    reward_wei: Wei
-    claim_count: int | None
-    score: Score | None
-    result: str | None
-
-
-class Credit(msgspec.Struct, frozen=True, rename="camel"):
-    """What a settlement brought one account."""
-
-    amount_wei: Wei
-
-
-class Settled(msgspec.Struct, frozen=True, rename="camel"):
-    """One settlement."""
-
-    epoch: int
-    orders: tuple[str, ...]
-    credits: tuple[Credit, ...]
-    gas_used: int
-    tx: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +52,8 @@ class Look:
 
     at_s: float
     aggregators: tuple[Seen, ...]
-    orders: tuple[Row, ...] = ()
-    settlements: tuple[Settled, ...] = ()
+    orders: tuple[OrderRow, ...] = ()
+    settlements: tuple[SettlementRow, ...] = ()
     said: Json = field(default_factory=lambda: {"orders": [], "settlements": []})
     """The lists as they were answered."""
     problem: str = ""
@@ -116,13 +67,6 @@ class Look:
     def as_json(self) -> Json:
         """One JSON value."""
         return {"aggregators": [seen.as_json() for seen in self.aggregators], **self.said}
-
-
-def _read(answer: Any, kind: type[T], what: str) -> T:
-    try:
-        return msgspec.convert(answer, kind)
-    except msgspec.ValidationError as reason:
-        raise NetworkError(f"an aggregator's answer about {what} cannot be read: {reason}") from reason
 
 
 class Overview:
@@ -146,7 +90,7 @@ class Overview:
     def _status(self, url: str, network: Network) -> Seen:
         try:
             said = network.get("/v1/status")
-            return Seen(url, _read(said, Standing, "itself"), said=said)
+            return Seen(url, read("itself", Standing, said), said=said)
         except (NetworkError, NotFound, LedgerRefused) as reason:
             return Seen(url, None, str(reason))
 
@@ -156,13 +100,13 @@ class Overview:
         if not seen.standing:
             return dataclasses.replace(seen, problem=NOBODY)
         try:
-            orders = self._all.get("/v1/orders", limit=max(1, min(rows, MOST_ROWS)))["orders"]
-            settlements = self._all.get("/v1/settlements", limit=LATEST)["settlements"]
+            orders = self._all.get("/v1/orders", limit=max(1, min(rows, MOST_ROWS)))
+            settlements = self._all.get("/v1/settlements", limit=LATEST)
             return dataclasses.replace(
                 seen,
-                orders=_read(orders, tuple[Row, ...], "orders"),
-                settlements=_read(settlements, tuple[Settled, ...], "settlements"),
-                said={"orders": orders, "settlements": settlements},
+                orders=read("orders", Orders, orders).orders,
+                settlements=read("settlements", Settlements, settlements).settlements,
+                said={"orders": orders["orders"], "settlements": settlements["settlements"]},
             )
         except (NetworkError, NotFound, LedgerRefused) as reason:
             return dataclasses.replace(seen, problem=str(reason))
@@ -244,7 +188,7 @@ def _orders(look: Look, rows: int) -> Table:
 def _settlements(look: Look) -> Table:
     grid = _table("latest settlements", "epoch>", "orders>", "accounts>", "paid>", "gas>", "transaction")
     for each in look.settlements:
-        paid = sum(int(credit.amount_wei) for credit in each.credits)
-        figures = (each.epoch, len(each.orders), len(each.credits))
+        paid = sum(credit.amount_wei for credit in each.credited)
+        figures = (each.epoch, len(each.orders), len(each.credited))
         grid.add_row(*map(str, figures), tokens(paid), str(each.gas_used), plain(short(each.tx, 16)))
     return grid

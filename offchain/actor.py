@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 
 from prometheus_client.core import Metric
 
+from offchain.answers import Orders, fetch_detail, fetch_open, fetch_stakes, read
 from offchain.config import ActorConfig
 from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
 from offchain.retention import Retention
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 LOOK_AT_SETTLED_S: Final = 60.0
+MOST_LISTED: Final = 500
+"""Running orders that are looked at, the best paid first."""
 MOST_ASKED: Final = 16
 """Orders that are asked about in one look at what is settled."""
 ROUNDS_TO_TRUST = 30
@@ -58,6 +61,8 @@ class Actor:
         self.retention = Retention(config.data_dir / "needed", config.keep_s)
         self._looked_at_settled_s = -LOOK_AT_SETTLED_S
         self._next_asked = 0
+        self._doubted = False
+        """Whether it was said that the chain does not answer."""
         self.gateway = Gateway(self.store, config.gateway_host, config.gateway_port)
         self.stopping = threading.Event()
         self.monitor: Monitor | None = None
@@ -156,7 +161,9 @@ class Actor:
         try:
             self.network.trust(self.chain().speaking_committees)
         except ChainError as reason:
-            log.warning("%s; accepted transactions are believed without proof until it answers", reason)
+            level = logging.DEBUG if self._doubted else logging.WARNING
+            log.log(level, "%s; accepted transactions are believed without proof until it answers", reason)
+            self._doubted = True
             return False
         return True
 
@@ -166,8 +173,7 @@ class Actor:
             return
         name = self.role.name.lower()
         need = int(self.network.get("/v1/parameters")[self.role.parameter])
-        stakes = self.network.get(f"/v1/accounts/{self.me}")["stakes"]
-        have = sum(int(stake["bondedWei"]) for stake in stakes if stake["role"] == name)
+        have = sum(stake.bonded_wei for stake in fetch_stakes(self.network, self.me) if stake.role == name)
         if have >= max(1, need) or self._staked_on_chain() >= max(1, need):
             return
         log.warning(
@@ -205,9 +211,10 @@ class Actor:
 
     def orders_in(self, *phases: str) -> list[Json]:
         """Details of the running ``open`` orders in these phases, best paid first."""
-        listed = self.network.get("/v1/orders", limit=500)["orders"]
-        wanted = [item for item in listed if item["phase"] in phases and item["kind"] == "open"]
-        return [self.network.get(f"/v1/orders/{item['oid']}") for item in wanted]
+        listed = read("orders", Orders, self.network.get("/v1/orders", limit=MOST_LISTED)).orders
+        wanted = [row.oid for row in listed if row.phase in phases and row.kind == "open"]
+        found = (fetch_open(self.network, oid) for oid in wanted)
+        return [detail for detail in found if detail is not None]
 
     def drop_settled(self) -> None:
         """Drop what orders needed that were settled `keep_s` ago; looks at most every `LOOK_AT_SETTLED_S`.
@@ -244,7 +251,7 @@ class Actor:
         path = f"/v1/orders/{oid}"
         try:
             # One member's word first, which costs little: most orders that are asked about still run.
-            if self.network.get(path)["phase"] != "settled":
+            if fetch_detail(self.network, oid)["phase"] != "settled":
                 return False
             answer = self.network.agreed(path, lambda detail: detail["phase"])
         except (NetworkError, NotFound, LedgerRefused) as reason:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from dtn.output import console, print_json, table, tokens
+from offchain.answers import fetch_stakes
 from offchain.client import Client, TaskFile
 from offchain.economics import (
     Offer,
     fetch_history,
-    fetch_stakes,
     offer_of,
     quote_provider,
     quote_validator,

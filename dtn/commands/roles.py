@@ -100,13 +100,14 @@ def _about(
     as_json: bool,
 ) -> None:
     """Send a report or an appeal about a model or a test set."""
+    from offchain.answers import fetch_detail
     from offchain.network import Network, NetworkFile
 
     settings = _settings(name, config)
     file = NetworkFile.read(settings.network)
     network, order = Network(file, settings.key()), parse_id(oid, 32, "an OID")
     if subject == "test-set":
-        subject = network.get(f"/v1/orders/{oid}")["order"]["dataRoot"]
+        subject = fetch_detail(network, oid)["order"]["dataRoot"]
     named = parse_id(subject, 32, "a MID")
     network.trust(_chain(file.rpc_url, file.address_book, settings.key()).speaking_committees)
     answer = network.submit(kind, oid=order, subject=named, role=int(role))

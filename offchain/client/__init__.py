@@ -10,7 +10,7 @@
 ``gateway`` until the order is sealed.
 """
 
-from offchain.client.answers import AccountView, OrderRow, OrderView, ValidationRow
+from offchain.answers import AccountView, OrderRow, OrderView, ValidationRow
 from offchain.client.asynchronous import AsyncClient
 from offchain.client.client import Claimed, Client, PlacedOrder, PreparedTask, Reclaimed
 from offchain.client.daemon import ClientDaemon

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-from offchain.client.answers import AccountView, OrderRow, OrderView, ValidationRow
+from offchain.answers import AccountView, OrderRow, OrderView, ValidationRow
 from offchain.client.client import Claimed, Client, PlacedOrder, Reclaimed
 from offchain.client.task_file import TaskFile
 from offchain.economics.quotes import OrderEstimate

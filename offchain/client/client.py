@@ -17,11 +17,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
-from offchain.client.answers import AccountView, OrderRow, OrderView, ValidationRow, Validations, read
+from offchain.answers import (
+    AccountView,
+    OrderRow,
+    OrderView,
+    ValidationRow,
+    Validations,
+    fetch_credits,
+    read,
+)
 from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.task_file import TaskFile, load_data
 from offchain.committee import Committee, read_committee
-from offchain.economics.answers import fetch_credits, fetch_history
+from offchain.economics import fetch_history
 from offchain.economics.quotes import OrderEstimate, estimate_order
 from offchain.models.artifact import decode_model
 from offchain.network import Network, NetworkError, NetworkFile

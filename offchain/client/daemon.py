@@ -15,6 +15,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from offchain.actor import Actor
+from offchain.answers import Orders, fetch_detail, read
 from offchain.client.orders import OrderRecord, OrderRecords
 from offchain.client.webhooks import Webhooks, read_secret
 from offchain.config import ClientConfig
@@ -84,24 +85,25 @@ class ClientDaemon(Actor):
 
     def adopt(self, known: Collection[bytes]) -> None:
         """Take in the orders that a wallet placed for tasks prepared here."""
-        for listed in self.network.get("/v1/orders", client=self.me, limit=MAX_LISTED)["orders"]:
-            oid = unhex(listed["oid"])
+        mine = self.network.get("/v1/orders", client=self.me, limit=MAX_LISTED)
+        for listed in read("orders", Orders, mine).orders:
+            oid = unhex(listed.oid)
             if oid in known or oid in self._of_others:
                 continue
-            detail = self.network.get(f"/v1/orders/{listed['oid']}")
+            detail = fetch_detail(self.network, listed.oid)
             document = self.records.prepared(unhex(detail["order"]["taskHash"]))
             if document is None:
                 self._of_others.add(oid)
                 continue
             self.records.write(oid, OrderRecord.of(document))
-            log.info("looking after order %s, which a wallet placed", listed["oid"])
+            log.info("looking after order %s, which a wallet placed", listed.oid)
 
     def look_after(self, oid: bytes, record: OrderRecord) -> None:
         """Do what one order needs now."""
         if not self.retention.knows("0x" + oid.hex()):
             self.retention.need("0x" + oid.hex(), files_of(record.document()))
         try:
-            detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
+            detail = fetch_detail(self.network, "0x" + oid.hex())
         except NotFound:
             return  # not confirmed yet, or never placed
         if not record.training_published:
@@ -157,7 +159,7 @@ class ClientDaemon(Actor):
     def tell_settled(self, oid: bytes, record: OrderRecord) -> None:
         """Have the webhook's receiver told that an order is settled, once it is."""
         assert self.webhooks is not None, "asked with webhooks only"
-        detail = self.network.get(f"/v1/orders/0x{oid.hex()}")
+        detail = fetch_detail(self.network, "0x" + oid.hex())
         if detail["phase"] == "settled":
             settlement = {name: detail["settlement"][name] for name in ("epoch", "tx", "atMs")}
             self.webhooks.tell("order.phase", detail["oid"], SETTLED, {"phase": "settled", **settlement})

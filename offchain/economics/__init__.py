@@ -4,15 +4,7 @@ Everything here is advice: it rests on what one aggregator says of orders that a
 that the future is like them. Nothing of it decides about money.
 """
 
-from offchain.economics.answers import (
-    Offer,
-    Past,
-    Settled,
-    fetch_history,
-    fetch_settlements,
-    fetch_stakes,
-    offer_of,
-)
+from offchain.economics.history import Offer, Past, fetch_history, fetch_settlements, offer_of
 from offchain.economics.margin import Margin, margin_of
 from offchain.economics.quotes import (
     OrderEstimate,
@@ -31,12 +23,10 @@ __all__ = [
     "Past",
     "ProviderQuote",
     "Record",
-    "Settled",
     "ValidatorQuote",
     "estimate_order",
     "fetch_history",
     "fetch_settlements",
-    "fetch_stakes",
     "margin_of",
     "offer_of",
     "quote_provider",

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from offchain.economics.answers import Past, Settled
+from offchain.answers import SettlementRow
+from offchain.economics.history import Past
 from protocol.parameters import BPS
 
 
@@ -44,7 +45,7 @@ class Margin:
 
 
 def margin_of(
-    settlements: Sequence[Settled], history: Sequence[Past], gas_price_wei: int, coin_price_wei: int
+    settlements: Sequence[SettlementRow], history: Sequence[Past], gas_price_wei: int, coin_price_wei: int
 ) -> Margin:
     """The margin over those settlements all of whose orders are in ``history``.
 
@@ -53,9 +54,9 @@ def margin_of(
         coin_price_wei: what a coin of 10^18 such wei costs, in wei of the token.
     """
     tax = {past.oid: past.tax_wei for past in history}
-    seen = [each for each in settlements if all(oid in tax for oid in each.oids)]
-    gas = sum(each.gas for each in seen)
-    oids = [oid for each in seen for oid in each.oids]
+    seen = [each for each in settlements if all(oid in tax for oid in each.orders)]
+    gas = sum(each.gas_used for each in seen)
+    oids = [oid for each in seen for oid in each.orders]
     return Margin(
         settlements=len(seen),
         orders=len(oids),

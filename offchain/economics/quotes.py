@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from offchain.economics.answers import Offer, Past
+from offchain.economics.history import Offer, Past
 from protocol.parameters import BPS
 from protocol.rewards import bps_of, reward_shares
 

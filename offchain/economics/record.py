@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from offchain.economics.answers import Past
+from offchain.economics.history import Past
 from protocol.parameters import BPS
 
 WRONG_SCORE: Final = "wrong score"

@@ -27,7 +27,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from offchain.economics.answers import fetch_credits
+from offchain.answers import fetch_credits
 from offchain.network import Network
 from offchain.serving import HttpServer
 from offchain.standing.meters import Meters

@@ -18,6 +18,7 @@ from offchain.retention import DamagedRecord, Retention
 from offchain.storage.unixfs import build
 from protocol.keyfile import write_private
 from protocol.task import make_task
+from tests.answers import open_order, settled_order
 from tests.chain import chainless_network
 from tests.protocol.test_task import fields
 
@@ -92,7 +93,7 @@ class Phases:
         if oid not in self.phase:
             raise NotFound("not confirmed yet")
         said = self.phase[oid].removeprefix("one says ")
-        return {"phase": said, "result": "won", "blockHash": "0x" + "33" * 32}
+        return settled_order(oid=oid) if said == "settled" else open_order(oid=oid, phase=said)
 
     def close(self) -> None:
         pass

@@ -19,6 +19,7 @@ from protocol.crypto import Key
 from protocol.keyfile import write_private
 from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
+from tests.answers import stake
 from tests.chain import Chain, chainless_network, running_chain
 from tests.scripts.serving import Answer, serving
 
@@ -54,7 +55,7 @@ def live(
     def answer(path: str) -> Answer:
         nonlocal rounds
         if path.startswith("/v1/accounts/"):
-            listed = [{"role": role, "bondedWei": str(amount)} for role, amount in stakes.items()]
+            listed = [stake(role, amount) for role, amount in stakes.items()]
             return 200, json.dumps({"stakes": listed}).encode()
         if path == "/v1/parameters":
             return 200, json.dumps({name: str(value) for name, value in DEFAULTS.values}).encode()

@@ -9,6 +9,7 @@ import pytest
 from dtn import follow as follow_module
 from dtn.follow import follow
 from offchain.network import NetworkError
+from tests.answers import account, open_order, seat, settled_order
 
 Json = dict[str, Any]
 OID = "0x" + "ab" * 32
@@ -16,20 +17,17 @@ OID = "0x" + "ab" * 32
 
 def detail(*phases: str, settled: bool = False) -> Json:
     """An order that went through ``phases``."""
-    return {
-        "phase": "settled" if settled else phases[-1],
+    mid, undecided = "0x" + "cd" * 32, {"score": None, "digest": None}
+    jurors = [seat(account(name)) for name in ("one", "two", "three")]
+    told = {
+        "oid": OID,
         "phases": [{"phase": phase, "atMs": 1000 * number} for number, phase in enumerate(phases)],
-        "claims": [],
-        "testLinks": None,
-        "validations": [],
-        "challenges": [],
-        "disputes": [{"of": "model", "mid": "0x" + "cd" * 32, "jurors": ["0x01", "0x02", "0x03"]}],
-        "reports": [],
-        "appeals": [{"of": "model", "subject": "0x" + "cd" * 32, "appellant": "0x" + "ef" * 20}],
-        "deadlineMs": None,
-        "result": "won" if settled else None,
-        "settlement": {"epoch": 4, "tx": "0x99"} if settled else None,
+        "disputes": [
+            {"of": "model", "mid": mid, "round": 1, "jurors": jurors, "open": False, "verdict": undecided}
+        ],
+        "appeals": [{"of": "model", "subject": mid, "appellant": account("ef")}],
     }
+    return settled_order(**told) if settled else open_order(**told, phase=phases[-1])
 
 
 class Told:
@@ -59,7 +57,7 @@ def test_rounds_of_verdicts_after_an_appeal_are_counted(capsys: pytest.CaptureFi
     lines = [line.partition(" s  ")[2] for line in capsys.readouterr().err.splitlines()]
     phases = [line.removeprefix("phase ") for line in lines if line.startswith("phase ")]
     assert phases == [*once, "appeal", "verdict (round 2)", "verdict_reveal (round 2)"]
-    assert lines[-2:] == ["sealed: won", "settled in epoch 4 by 0x99"]
+    assert lines[-2:] == ["sealed: won", "settled in epoch 4 by 0x" + "99" * 32]
     assert len(lines) == len(set(lines)), "each thing is told once"
 
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from offchain import watching
+from offchain.answers import OrderRow, ValidationRow, read
 from offchain.client import AsyncClient, Client
 from offchain.client import client as client_module
-from offchain.client.answers import OrderRow, ValidationRow, read
 from offchain.network import NetworkError, NetworkFile, NotFound
 from protocol.errors import InvalidDocument
 from protocol.transactions import Cancel
@@ -134,9 +134,9 @@ def test_members_who_never_agree_are_no_answer(tmp_path: Path) -> None:
 
 
 GOOD = {
-    "oid": "0xab",
+    "oid": "0x" + "ab" * 32,
     "kind": "open",
-    "client": "0xcd",
+    "client": "0x" + "cd" * 20,
     "phase": "training",
     "deadlineMs": 5,
     "claimCount": 0,
@@ -156,7 +156,16 @@ def test_numbers_larger_than_jsons_arrive_whole() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [None, [], "x", GOOD | {"rewardWei": 5}, GOOD | {"rewardWei": "1e9"}, GOOD | {"score": "9" * 81}, {}],
+    [
+        None,
+        [],
+        "x",
+        GOOD | {"rewardWei": 5},
+        GOOD | {"rewardWei": "1e9"},
+        GOOD | {"score": "9" * 81},
+        GOOD | {"oid": "0x../../escaped"},
+        {},
+    ],
 )
 def test_an_answer_of_another_form_is_refused(answer: Any) -> None:
     with pytest.raises(NetworkError, match="about orders cannot be read"):

@@ -9,27 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offchain.answers import SettlementRow, fetch_stakes
 from offchain.economics import (
     Offer,
     Past,
-    Settled,
     estimate_order,
     fetch_history,
     fetch_settlements,
-    fetch_stakes,
     margin_of,
     offer_of,
     quote_provider,
     quote_validator,
     record_of,
 )
-from offchain.economics.answers import Debit, PastClaim, PastValidation, past_of
+from offchain.economics.history import Debit, PastClaim, PastValidation, past_of
 from offchain.economics.quotes import comparable
 from offchain.network import NetworkError
 from protocol.parameters import BPS, DEFAULTS, TOKEN_WEI
 from protocol.rewards import reward_shares
+from tests.answers import account, claim, open_order
 
-ME, RIVAL, OTHER, SCORER = "0xme", "0xrival", "0xother", "0xscorer"
+ME, RIVAL, OTHER, SCORER = map(account, ("me", "rival", "other", "scorer"))
 REWARD = 1_000 * TOKEN_WEI
 
 
@@ -57,16 +57,14 @@ def past(
 
 
 def order(*providers: str, phase: str = "training", **parameters: int) -> Offer:
+    values = dict(DEFAULTS.values) | parameters
     return offer_of(
-        {
-            "oid": "0x",
-            "kind": "open",
-            "phase": phase,
-            "order": {"reward": str(REWARD), "trainWindow": 100},
-            "deadlineMs": 5,
-            "claims": [{"provider": provider} for provider in providers],
-            "parameters": {name: str(value) for name, value in (dict(DEFAULTS.values) | parameters).items()},
-        }
+        open_order(
+            phase=phase,
+            rewardWei=str(REWARD),
+            claims=[claim(provider) for provider in providers],
+            parameters={name: str(value) for name, value in values.items()},
+        )
     )
 
 
@@ -150,31 +148,23 @@ def test_a_record_counts_what_was_kept_and_what_was_broken() -> None:
     "damage", [{"order": None}, {"rewardWei": "much"}, {"claims": [{}]}, {"receipts": 5}]
 )
 def test_an_answer_that_is_none_is_refused(damage: dict[str, Any]) -> None:
-    fine = {
-        "oid": "0x1",
-        "kind": "open",
-        "client": "0x2",
-        "rewardWei": "5",
-        "order": {"trainWindow": 4},
-        "result": "won",
-        "winner": None,
-        "mid": None,
-        "claims": [],
-        "validations": [],
-        "receipts": [],
-    }
-    assert past_of(fine).rate_wei == 1
+    fine = open_order(phase="settled", deadlineMs=None, result="won", rewardWei="500")
+    assert past_of(fine).rate_wei == 5
     with pytest.raises(NetworkError, match="cannot be read"):
         past_of(fine | damage)
+
+
+def settlement(gas: int, *oids: str) -> SettlementRow:
+    return SettlementRow(epoch=1, tx="0x", gas_used=gas, at_ms=1, orders=oids, credited=())
 
 
 def test_the_margin_counts_settlements_whose_orders_are_all_known() -> None:
     known, other = past(RIVAL, rate=1_000), replace(past(RIVAL, rate=3_000), oid="0xother")
     settlements = [
-        Settled(100, ("0x",)),
-        Settled(7, ("0x", "0xgone")),
-        Settled(300, ("0xother",)),
-        Settled(50, ()),
+        settlement(100, "0x"),
+        settlement(7, "0x", "0xgone"),
+        settlement(300, "0xother"),
+        settlement(50),
     ]
     found = margin_of(settlements, [known, other], gas_price_wei=2, coin_price_wei=5 * 10**18)
     assert (found.settlements, found.orders, found.gas, found.gas_per_order) == (3, 2, 450, 225)

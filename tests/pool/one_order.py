@@ -17,6 +17,7 @@ from protocol.crypto import Key
 from protocol.keyfile import write_private
 from protocol.parameters import DEFAULTS
 from protocol.task import TaskDocument
+from tests.answers import open_order, put_fields, stake
 from tests.chain import chainless_network
 from tests.scripts.serving import Answer, serving
 
@@ -69,27 +70,23 @@ def ledger(folder: Path, orders: int = 1) -> Iterator[Ledger]:
     for reference in prepared.document.data.fragments:
         store.publish(Cid.parse(reference.cid))
     details = {
-        (oid := "0x" + bytes([0xA0 + index] * 32).hex()): {
-            "oid": oid,
-            "phase": "training",
-            "kind": "open",
-            "blockHash": "0x" + "cd" * 32,
-            "deadlineMs": int(time.time() * 1000) + 300_000,
-            "rewardRateWei": "1",
-            "claims": [],
-            "order": {
-                "trainWindow": "300",
-                "baseline": str(-(2**63)),
-                "taskLink": prepared.link,
-                "taskHash": "0x" + prepared.document.digest().hex(),
-            },
-        }
+        (oid := "0x" + bytes([0xA0 + index] * 32).hex()): open_order(
+            oid=oid,
+            blockHash="0x" + "cd" * 32,
+            deadlineMs=int(time.time() * 1000) + 300_000,
+            order=put_fields(
+                trainWindow="300",
+                baseline=str(-(2**63)),
+                taskLink=prepared.link,
+                taskHash="0x" + prepared.document.digest().hex(),
+            ),
+        )
         for index in range(orders)
     }
 
     def answer(path: str) -> Answer:
         if path.startswith("/v1/accounts/"):
-            stakes = [{"role": "provider", "bondedWei": str(10**30)}]
+            stakes = [stake("provider", 10**30)]
             return 200, json.dumps({"stakes": stakes}).encode()
         if path == "/v1/parameters":
             return 200, json.dumps({name: str(value) for name, value in DEFAULTS.values}).encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from offchain.storage import Unavailable, fetch, parse_link
 from protocol.crypto import Key, keccak256
 from protocol.keyfile import write_private
 from protocol.task import test_indices, train_indices
+from tests.answers import open_order, put_fields
 from tests.scripts.loading import load_script
 from tests.scripts.serving import Answer, serving
 
@@ -42,19 +42,15 @@ class Ledger:
     def __call__(self, path: str) -> Answer:
         path = path.partition("?")[0]
         if path == "/v1/orders":
-            return 200, json.dumps({"orders": [{"oid": oid} for oid in self.orders]}).encode()
+            return 200, json.dumps({"orders": [open_order(oid=oid) for oid in self.orders]}).encode()
         oid = path.rpartition("/")[2]
         if oid not in self.orders:
             return 404, b'{"error": {"code": "UnknownOrder", "reason": "no such order"}}'
         task_hash, phase = self.orders[oid]
-        detail: dict[str, Any] = {
-            "oid": oid,
-            "phase": phase,
-            "blockHash": "0x" + BLOCK_HASH.hex(),
-            "order": {"taskHash": "0x" + task_hash.hex()},
-            "testLinks": None,
-            "result": "won",
-        }
+        order = put_fields(taskHash="0x" + task_hash.hex())
+        detail = open_order(
+            oid=oid, phase=phase, blockHash="0x" + BLOCK_HASH.hex(), order=order, result="won"
+        )
         return 200, json.dumps(detail).encode()
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx
 
 from offchain.actor import Actor
+from offchain.answers import fetch_open
 from offchain.config import ProviderConfig
 from offchain.network import NetworkError
 from offchain.provider.fetching import Declined, fetch_order
@@ -224,8 +225,8 @@ class _Preparation:
         from offchain.training.task_files import write_task
 
         config = self._member.config
-        detail = self._member.network.get(f"/v1/orders/{self.oid}")
-        if detail["deadlineMs"] is None:
+        detail = fetch_open(self._member.network, self.oid)
+        if detail is None:
             raise NetworkError("the order is not in training")
         self.stop_at_s = detail["deadlineMs"] / 1000 - config.deadline_margin_s
         task = fetch_order(
