@@ -50,6 +50,7 @@ class ClientDaemon(Actor):
     """Looks after all orders in the client's data folder."""
 
     config: ClientConfig
+    commits = False
 
     def __init__(self, config: ClientConfig) -> None:
         super().__init__(config)
