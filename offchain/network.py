@@ -21,6 +21,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offchain.committee import Committee
+from protocol import tracing
 from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain.deployment import AddressBook
 from protocol.errors import ChainError, ProtocolError
@@ -313,9 +314,11 @@ class Network:
         """
         if self.signer is None:
             raise NetworkError("nobody signs; name key_file, or signer_url and account, in the configuration")
-        result = "unordered"
+        result, oid = "unordered", fields.get("oid")
+        traced = tracing.span(f"submit {kind.__name__}", oid) if oid else contextlib.nullcontext()
         try:
-            answer = self._submit(kind, fields, self.signer)
+            with traced:
+                answer = self._submit(kind, fields, self.signer)
             result = "accepted"
         except LedgerRefused:
             result = "refused"

@@ -36,6 +36,7 @@ from offchain.storage import (
     parse_link,
 )
 from offchain.watching import Update, watch
+from protocol import tracing
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import sha256
@@ -162,7 +163,7 @@ class Client:
             raise InvalidDocument(
                 "nobody signs the order; name key_file, or signer_url and account, in the configuration"
             )
-        chain = self.chain()
+        began_ms, chain = time.time() * 1000, self.chain()
         parameters = chain.read_parameters()
         deposit = deposit_wei
         if deposit is None:
@@ -187,7 +188,9 @@ class Client:
         oid = order_id(self.file.domain, order)
         # Written before the money moves: whatever happens next, the daemon can serve this order.
         OrderRecords(self.data_dir).write(oid, OrderRecord.of(document))
-        receipt = chain.put(order)
+        tracing.record("prepare", oid, began_ms)
+        with tracing.span("put", oid, reward_wei=str(reward_wei)):
+            receipt = chain.put(order)
         return PlacedOrder(oid, order, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
 
     def prepare(self, task: TaskFile, *, gateway: str) -> PreparedTask:
@@ -268,6 +271,10 @@ class Client:
         Raises:
             StorageFull: it cannot be written; and what `get` raises. ``path`` is then as it was.
         """
+        with tracing.span("get", oid):
+            return self._get_file(oid, path, progress)
+
+    def _get_file(self, oid: bytes, path: Path, progress: Callable[[int], None]) -> Json:
         answer = self._winner(oid)
         unchecked = path.with_name(path.name + ".unchecked")
         failures: list[str] = []
