@@ -92,7 +92,7 @@ $(VENV): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: install it, or name it with make PYTHON=..." >&2; exit 1; }
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[train,data,ape,dev]'
+		--constraint constraints.txt --editable '.[train,data,ape,trace,dev]'
 	@touch $@
 
 $(NODE): package.json

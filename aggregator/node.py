@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from aggregator.ledger.transition import TransactionResult, authenticated
+from aggregator.ledger.transition import Applied, TransactionResult, authenticated
 from aggregator.member.execution import OrderedResult
 from aggregator.member.inbox import Inbox
 from aggregator.member.member import Member
 from aggregator.member.pooling import Submitted
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event, Received
-from aggregator.pbft.messages import LinkMessage
+from aggregator.pbft.messages import Committed, LinkMessage
 from protocol.certificate import MemberSignature, TransactionCertificate, place_leaf
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
@@ -54,8 +54,24 @@ class Aggregator(Member):
         self._unyielded = 0
         self._waiters: dict[bytes, list[asyncio.Future[OrderedResult]]] = {}
         self._waiting_count = 0
+        self.on_applied: Callable[[Committed, Applied], None] | None = None
+        """Told of every batch after it was applied, but for those of the journal's that `recover` applies."""
+        self._recovering = False
         self.chain_answered_s: float | None = None
         """When the chain node last answered, on this machine's monotonic clock."""
+
+    # Executing -------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        self._recovering = True
+        super().recover()
+        self._recovering = False
+
+    def _apply(self, committed: Committed) -> Applied:
+        applied = super()._apply(committed)
+        if self.on_applied is not None and not self._recovering:
+            self.on_applied(committed, applied)
+        return applied
 
     # Life ------------------------------------------------------------------------------------------
 

@@ -26,7 +26,9 @@ from aggregator.origin.reader import ChainReader
 from aggregator.pbft.limits import Limits
 from aggregator.pbft.messages import LinkMessage, ReportSignature
 from aggregator.pbft.quorum import Members
+from aggregator.tracing import OrderTraces
 from aggregator.update.service import UpdateService
+from protocol import tracing
 from protocol.chain.client import ChainClient, connect
 from protocol.endpoint import link_address
 from protocol.errors import ChainError, ProtocolError
@@ -71,6 +73,8 @@ class Service:
             limits=Limits(view_timeout_ms=config.view_timeout_ms, relay_votes=config.relay_votes),
         )
         self._node.committees.update(committees)
+        if tracing.enabled():
+            self._node.on_applied = OrderTraces(self._chain.domain).applied
         self._update = UpdateService(
             key=key,
             chain=self._chain,

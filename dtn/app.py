@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final
 
 import typer
 
@@ -23,6 +23,7 @@ from dtn.commands import (
     storage,
     top,
 )
+from protocol import tracing
 from protocol.logs import configure
 
 app = typer.Typer(
@@ -68,8 +69,16 @@ for command in COMMANDS:
     app.command()(command)
 
 
+TRACED: Final[Mapping[str, str]] = {
+    **{role: role for role in (*roles.ROLES, "client", "aggregator")},
+    **dict.fromkeys(("put", "get", "cancel", "demo"), "client"),
+}
+"""The role whose part of an order's life a command does."""
+
+
 @app.callback()
 def settings(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with reasons.")] = False,
     log_format: Annotated[
         str | None, typer.Option(help="text, or json for machines; by default $DTN_LOG_FORMAT or text.")
@@ -77,3 +86,7 @@ def settings(
 ) -> None:
     """Options of every command."""
     configure("DEBUG" if verbose else None, log_format)
+    role = TRACED.get(context.invoked_subcommand or "")
+    if role is not None:
+        context.call_on_close(tracing.stop)
+        tracing.start(role)

@@ -130,7 +130,9 @@ def encoded(value: str | int | float | bool) -> str:
 
 
 def parsed(text: str) -> Value:
-    """A value as somebody types it: what TOML reads, or else the text itself."""
+    """A value as somebody types it: what TOML reads, or else the text itself; an address is text."""
+    if text.startswith("0x"):
+        return text
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

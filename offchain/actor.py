@@ -26,7 +26,7 @@ from offchain.standing import Meters, Monitor
 from offchain.storage import Gateway, NotStored
 from offchain.storage.choice import open_store
 from protocol.chain.client import ChainClient, connect
-from protocol.crypto import keccak256
+from protocol.crypto import Key, keccak256
 from protocol.errors import ChainError, ProtocolError
 from protocol.logs import about
 from protocol.roles import Role
@@ -49,13 +49,15 @@ class Actor:
 
     role: ClassVar[Role | None] = None
     """What the work needs a stake as; none for a client."""
+    commits: ClassVar[bool] = True
+    """Whether it makes commitments, whose salts only the secret key gives."""
 
     def __init__(self, config: ActorConfig) -> None:
         self.config = config
-        self.key = config.key()
+        self.signer = config.key() if self.commits else config.signer()
         self.file = NetworkFile.read(config.network)
         self.meters = Meters()
-        self.network = Network(self.file, self.key)
+        self.network = Network(self.file, self.signer)
         self.network.on_submitted = self.meters.submitted
         self.store = open_store(config)
         self.retention = Retention(config.data_dir / "needed", config.keep_s)
@@ -70,9 +72,15 @@ class Actor:
             self.monitor = Monitor(self, config.metrics_host, config.metrics_port)
 
     @property
+    def key(self) -> Key:
+        """The account's secret key, of an actor that makes commitments."""
+        assert isinstance(self.signer, Key), "who commits has its key: `commits` says so"
+        return self.signer
+
+    @property
     def me(self) -> str:
         """This account in 0x-hex."""
-        return "0x" + self.key.address.hex()
+        return "0x" + self.signer.address.hex()
 
     @property
     def data_dir(self) -> Path:
@@ -103,7 +111,7 @@ class Actor:
     def chain(self) -> ChainClient:
         """The contracts, with this actor's key; raises `ChainError` when the chain does not answer."""
         book = self.file.address_book
-        return ChainClient(connect(self.file.rpc_url, book.chain_id), book, self.key)
+        return ChainClient(connect(self.file.rpc_url, book.chain_id), book, self.signer)
 
     def salt(self, oid: bytes, body: bytes) -> bytes:
         """The salt of a commitment: known to the key's owner alone, and the same after a restart."""
@@ -190,7 +198,7 @@ class Actor:
         """What the ledger has yet to take in; zero if the chain cannot be asked."""
         assert self.role is not None, "a client stakes nothing"
         try:
-            return self.chain().stake_of(self.key.address, self.role)[0]
+            return self.chain().stake_of(self.signer.address, self.role)[0]
         except ChainError as reason:
             log.debug("%s", reason)
             return 0

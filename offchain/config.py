@@ -13,15 +13,21 @@ from typing import ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from offchain.evaluation.containers import Choice
+from protocol.chain.external_signer import ExternalSigner
 from protocol.crypto import Key
 from protocol.errors import ProtocolError
 from protocol.keyfile import read_key
+from protocol.signer import Signer
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class InvalidConfig(ProtocolError):
     """A configuration file that cannot be used; says where and why."""
+
+
+class KeyNeeded(InvalidConfig):
+    """The account's key is with an external signer, and this cannot be done without it."""
 
 
 def read_toml(kind: type[M], path: Path) -> M:
@@ -51,8 +57,14 @@ class ActorConfig(BaseModel):
     )
     """What is relative to the file it stands in."""
 
-    key_file: Path
+    key_file: Path | None = None
     """A keystore, or the private key in hex; see `protocol.keyfile`."""
+    signer_url: str | None = Field(default=None, pattern="^https?://")
+    """Instead of `key_file`: the JSON-RPC signer that signs for `account`, such as a hardware wallet's."""
+    account: str | None = Field(default=None, pattern="^0x[0-9a-fA-F]{40}$")
+    """Whose key the signer at `signer_url` has."""
+    signer_timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """How long the signer may take for one answer, while somebody looks for the device."""
     password_file: Path | None = None
     """What opens the keystore, if neither the environment nor a terminal says it."""
     data_dir: Path
@@ -90,9 +102,51 @@ class ActorConfig(BaseModel):
         given = {name: getattr(config, name, None) for name in cls._paths}
         return config.model_copy(update={name: base / path for name, path in given.items() if path})
 
+    @model_validator(mode="after")
+    def _one_signer(self) -> Self:
+        if (self.signer_url is None) != (self.account is None):
+            raise ValueError("signer_url and account go together")
+        if (self.key_file is None) == (self.signer_url is None):
+            raise ValueError("either key_file or signer_url and account are needed, and not both")
+        return self
+
     def key(self) -> Key:
-        """The account's key; raises `InvalidKeyFile`."""
+        """The account's secret key, for what no signer outside can do.
+
+        Raises:
+            InvalidKeyFile: it cannot be read. KeyNeeded: an external signer has it.
+        """
+        if self.key_file is None:
+            raise KeyNeeded(
+                "this needs the account's secret key, from which the salts of commitments follow, and no "
+                "external signer gives it: name a keystore as key_file instead of signer_url and account"
+            )
         return read_key(self.key_file, self.password_file)
+
+    def signer(self) -> Signer:
+        """Whoever signs for the account: its key, or an external signer; raises `InvalidKeyFile`."""
+        if self.signer_url is None or self.account is None:
+            return self.key()
+        return ExternalSigner(self.signer_url, bytes.fromhex(self.account[2:]), self.signer_timeout_s)
+
+    def signed_by(self, signer_url: str | None, account: str | None) -> Self:
+        """The same with an external signer instead of what it says; raises `InvalidConfig`."""
+        changes = {
+            "key_file": None,
+            "signer_url": signer_url or self.signer_url,
+            "account": account or self.account,
+        }
+        try:
+            return type(self).model_validate(self.model_dump() | changes)
+        except ValidationError as reason:
+            first = reason.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the signer"
+            raise InvalidConfig(f"{where}: {first['msg']}") from reason
+
+    @property
+    def address(self) -> bytes:
+        """The account, 20 bytes; raises `InvalidKeyFile`."""
+        return self.key().address if self.account is None else bytes.fromhex(self.account[2:])
 
 
 class JurorConfig(ActorConfig):

@@ -33,6 +33,7 @@ from offchain.material import (
     unhex,
 )
 from offchain.storage import InvalidCid, Unavailable
+from protocol import tracing
 from protocol.errors import InvalidArtifact, InvalidDocument
 from protocol.task import TaskDocument
 from protocol.transactions import INVALID_SCORE, IRRETRIEVABLE_SCORE, retrieval_digest
@@ -95,7 +96,8 @@ class Judge:
             return None
         began_s, result = time.monotonic(), "over_budget"
         try:
-            answer = self._score(model, claim, task, test)
+            with tracing.span("score", detail["oid"], mid=claim["mid"]):
+                answer = self._score(model, claim, task, test)
             result = "invalid" if answer == INVALID_ANSWER else "scored"
         except OverBudget as reason:
             # This machine's limit says nothing about the model.
@@ -199,7 +201,8 @@ class Judge:
     def _model(self, detail: Json, claim: Json, task: TaskDocument) -> bytes | None:
         """The file of a claimed model, or none; either way its absences are kept."""
         try:
-            model = fetch_model(claim, task)
+            with tracing.span("fetch model", detail["oid"], mid=claim["mid"]):
+                model = fetch_model(claim, task)
         except Unavailable as reason:
             log.warning("abstaining on %s: %s", claim["mid"], reason)
             self.absences.missed(_thing(detail, claim["mid"]), _now_ms())
@@ -227,7 +230,10 @@ class Judge:
 
     def _test(self, detail: Json, task: TaskDocument) -> Any:
         if detail["oid"] not in self._tests:
-            with self._watched(detail, Unavailable, InvalidDocument, InvalidCid):
+            with (
+                self._watched(detail, Unavailable, InvalidDocument, InvalidCid),
+                tracing.span("fetch test set", detail["oid"]),
+            ):
                 files = fetch_test(task, unhex(detail["blockHash"]), detail["testLinks"] or [])
             self.absences.came(_thing(detail, _test_set(detail)))
             self._remember(detail["oid"], _test_set(detail), (0, retrieval_digest(files)))

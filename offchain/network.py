@@ -21,11 +21,12 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offchain.committee import Committee
+from protocol import tracing
 from protocol.certificate import InvalidCertificate, certificate_from_json
 from protocol.chain.deployment import AddressBook
-from protocol.crypto import Key
 from protocol.errors import ChainError, ProtocolError
 from protocol.logs import about
+from protocol.signer import Signer
 from protocol.transactions import SignedTransaction, Transaction, sign_transaction, transaction_to_json
 from protocol.typed_data import Domain
 
@@ -106,11 +107,11 @@ class NetworkFile(BaseModel):
 class Network:
     """The public API of all aggregators; thread-safe."""
 
-    def __init__(self, file: NetworkFile, key: Key | None = None) -> None:
+    def __init__(self, file: NetworkFile, signer: Signer | None = None) -> None:
         if not file.aggregators:
             raise NetworkError("the network file names no aggregator")
         self.file = file
-        self.key = key
+        self.signer = signer
         self._client = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0), follow_redirects=False)
         self._first = 0
         self._nonce = 0
@@ -308,13 +309,16 @@ class Network:
             kind: which transaction. fields: all of it but sender and nonce.
 
         Raises:
-            LedgerRefused: the ledger's reason. NetworkError: not ordered in time.
+            LedgerRefused: the ledger's reason. NetworkError: not ordered in time. SignerError: an external
+                signer did not sign it.
         """
-        if self.key is None:
-            raise NetworkError("a key is needed to sign; name its file as key_file in the configuration")
-        result = "unordered"
+        if self.signer is None:
+            raise NetworkError("nobody signs; name key_file, or signer_url and account, in the configuration")
+        result, oid = "unordered", fields.get("oid")
+        traced = tracing.span(f"submit {kind.__name__}", oid) if oid else contextlib.nullcontext()
         try:
-            answer = self._submit(kind, fields, self.key)
+            with traced:
+                answer = self._submit(kind, fields, self.signer)
             result = "accepted"
         except LedgerRefused:
             result = "refused"
@@ -324,12 +328,12 @@ class Network:
         _log_accepted(kind.__name__, fields, answer)
         return answer
 
-    def _submit(self, kind: type[Transaction], fields: dict[str, Any], key: Key) -> Any:
+    def _submit(self, kind: type[Transaction], fields: dict[str, Any], signer: Signer) -> Any:
         with self._lock:
             for _ in range(3):
                 self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)
-                body = kind(sender=key.address, nonce=self._nonce, **fields)
-                signed = sign_transaction(self.file.domain, body, key)
+                body = kind(sender=signer.address, nonce=self._nonce, **fields)
+                signed = sign_transaction(self.file.domain, body, signer)
                 try:
                     return self._send(signed)
                 except LedgerRefused as refused:

@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import coincurve
 from sha3 import keccak_256 as _keccak_256
 
 from protocol.errors import InvalidKey, InvalidSignature
+
+if TYPE_CHECKING:
+    from web3 import Web3
+
+    from protocol.signer import Document
 
 SIGNATURE_BYTES: Final = 65
 _CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -65,6 +71,17 @@ class Key:
         """Sign a 32-byte digest; returns 65 canonical bytes ``r || s || v``."""
         signature = self._private.sign_recoverable(digest, hasher=None)
         return signature[:64] + bytes([27 + signature[64]])
+
+    def sign_typed(self, digest: bytes, document: Document) -> bytes:
+        """As `protocol.signer.Signer` says; the document is not looked at."""
+        return self.sign(digest)
+
+    def send_transaction(self, node: Web3, transaction: Mapping[str, Any]) -> bytes:
+        """As `protocol.signer.Signer` says."""
+        from eth_account import Account  # here: consensus needs keys, and no chain
+
+        signed = Account.from_key(self.secret).sign_transaction(dict(transaction))
+        return bytes(node.eth.send_raw_transaction(signed.raw_transaction))
 
     def __repr__(self) -> str:
         return f"Key(0x{self.address.hex()})"

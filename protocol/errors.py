@@ -6,7 +6,11 @@
     ├── InvalidDocument       a task document that cannot be read or does not fit the protocol
     ├── InvalidArtifact       a model file or data fragment that is not what it must be
     ├── InvalidEncoding       bytes that do not decode to the message they claim to be
-    └── ChainError            the chain refused, or cannot be reached
+    ├── ChainError            the chain refused, or cannot be reached
+    └── SignerError           no signature from an external signer
+        ├── SignerUnavailable it does not answer, or not as a signer does
+        ├── SignerRefused     it, or the person beside it, declined
+        └── SignedOtherwise   it signed something else, or for another account
 
 Each carries one sentence that says what is wrong and, where a person can act, what to do.
 """
@@ -40,3 +44,19 @@ class InvalidEncoding(ProtocolError):
 
 class ChainError(ProtocolError):
     """The chain refused a call, or cannot be reached."""
+
+
+class SignerError(ProtocolError):
+    """No signature that can be used came from an external signer."""
+
+
+class SignerUnavailable(SignerError):
+    """An external signer does not answer in time, or not as a signer does."""
+
+
+class SignerRefused(SignerError):
+    """An external signer, or the person beside it, declined to sign."""
+
+
+class SignedOtherwise(SignerError):
+    """An external signer signed something else than it was asked to, or with another key."""

@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from protocol import typed_data
-from protocol.crypto import Key, keccak256, recover
+from protocol.crypto import keccak256, recover
 from protocol.errors import InvalidEncoding, InvalidSignature
+from protocol.signer import Signer
 from protocol.typed_data import (
     Address,
     Blob,
@@ -243,11 +244,11 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(SignedTransaction)
 
 
-def sign_transaction(domain: Domain, body: Transaction, key: Key) -> SignedTransaction:
-    """``body`` signed by ``key``; the sender must be the key's address."""
-    if body.sender != key.address:
+def sign_transaction(domain: Domain, body: Transaction, signer: Signer) -> SignedTransaction:
+    """``body`` signed by ``signer``; the sender must be its account."""
+    if body.sender != signer.address:
         raise InvalidSignature("a transaction is signed by its sender")
-    return SignedTransaction(body, typed_data.sign(domain, body, key))  # type: ignore[arg-type]
+    return SignedTransaction(body, typed_data.sign(domain, body, signer))  # type: ignore[arg-type]
 
 
 def decode_transaction(data: bytes) -> SignedTransaction:

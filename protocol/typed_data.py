@@ -23,8 +23,9 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from protocol.crypto import Key, keccak256, recover
+from protocol.crypto import keccak256, recover
 from protocol.errors import InvalidEncoding, InvalidSignature
+from protocol.signer import Signer
 
 MAX_STRING_BYTES: Final = 512
 MAX_LIST_ITEMS: Final = 1024
@@ -155,9 +156,9 @@ def digest_of(domain: Domain, value: Typed) -> bytes:
     return keccak256(b"\x19\x01" + domain.separator + struct_hash(value))
 
 
-def sign(domain: Domain, value: Typed, key: Key) -> bytes:
-    """65-byte canonical signature of ``value`` by ``key``."""
-    return key.sign(digest_of(domain, value))
+def sign(domain: Domain, value: Typed, signer: Signer) -> bytes:
+    """65-byte canonical signature of ``value``; raises `SignerError` if an external signer fails."""
+    return signer.sign_typed(digest_of(domain, value), lambda: wallet_json(domain, value))
 
 
 def verify(domain: Domain, value: Typed, signature: bytes, signer: bytes) -> None:

@@ -5,6 +5,7 @@ Bodies above `MAX_BODY_BYTES` and `MAX_BATCH_BODY_BYTES` are refused before they
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -21,9 +22,10 @@ from aggregator.member.mempool import PoolFull
 from aggregator.member.pooling import Submitted
 from aggregator.node import Aggregator
 from aggregator.pbft.messages import MAX_FORWARDED
+from protocol import tracing
 from protocol.certificate import certificate_to_json
 from protocol.errors import ProtocolError
-from protocol.transactions import MAX_TRANSACTION_BYTES, transaction_from_json
+from protocol.transactions import MAX_TRANSACTION_BYTES, OrderTransaction, transaction_from_json
 
 MAX_BODY_BYTES: Final = 4 * MAX_TRANSACTION_BYTES
 MAX_BATCH_BODY_BYTES: Final = 1024 * 1024
@@ -72,7 +74,10 @@ def add_writes(app: FastAPI, node: Aggregator) -> None:
         request: Request, wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
     ) -> Response:
         """Send a signed transaction; with ``wait_s`` the answer says what became of it."""
-        tx_id, refusal = _admit(node, await _body(request))
+        began_s, document = time.time(), await _body(request)
+        tx_id, refusal = _admit(node, document)
+        if tracing.enabled():
+            _trace(document, tx_id, began_s, refusal)
         if refusal is not None:
             raise refusal
         ordered = await node.outcome(tx_id, wait_s) if wait_s else node.results.get(tx_id)
@@ -152,6 +157,19 @@ def _admit(node: Aggregator, document: object) -> tuple[bytes, ApiError | None]:
     if refusal is not None and refusal.code != ACCEPTED:
         return tx_id, ApiError(409, refusal.code, refusal.reason)
     return tx_id, None
+
+
+def _trace(document: object, tx_id: bytes, began_s: float, refusal: ApiError | None) -> None:
+    """A span of the order that an authentic transaction is about."""
+    body = transaction_from_json(document).body
+    if isinstance(body, OrderTransaction):
+        tracing.record(
+            f"admit {type(body).__name__}",
+            body.oid,
+            began_s * 1000,
+            tx="0x" + tx_id.hex(),
+            code=ACCEPTED if refusal is None else refusal.code,
+        )
 
 
 def _transaction(node: Aggregator, tx_id: bytes, ordered: OrderedResult | None) -> Json:

@@ -26,7 +26,7 @@ Number = Annotated[str, typer.Argument(help="The proposal's number, or how it be
 def _open(config: ConfigOption) -> tuple[Dao, bytes]:
     """The DAO as a client's account uses it, and that account."""
     client, settings = client_of(config)
-    return Dao(client.chain()), settings.key().address
+    return Dao(client.chain()), settings.address
 
 
 @app.command(name="list")

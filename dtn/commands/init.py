@@ -70,6 +70,8 @@ def init(
     if path.exists() and not force:
         raise NotInitialised(f"{path} exists already; name another file with -o, or replace it with --force")
     chosen = _given(settings or [])
+    if chosen.get("signer_url"):
+        chosen["key_file"], key = None, False  # an external signer has it
     text = render(name, chosen, str(path))
     if not yes:
         text = _asked(name, chosen, str(path))
@@ -77,9 +79,10 @@ def init(
         # Relative paths count from the configuration, not from here.
         chosen = {**settings_in(text), "password_file": os.path.relpath(password_file, path.parent)}
         text = render(name, chosen, str(path))
-    key_file = path.parent / str(settings_in(text)["key_file"])
+    named = settings_in(text).get("key_file")
+    key_file = None if named is None else path.parent / str(named)
     # The key first: a configuration without one would only be half of what was asked for.
-    address = _key(key_file, password_file) if key else None
+    address = _key(key_file, password_file) if key and key_file is not None else None
     write_output(path, text)
     _say(name, path, key_file, address, as_json)
 
@@ -137,10 +140,11 @@ def _key(path: Path, password_file: Path | None) -> bytes:
     return told or read_key(path, password_file).address
 
 
-def _say(role: RoleName, path: Path, key_file: Path, address: bytes | None, as_json: bool) -> None:
+def _say(role: RoleName, path: Path, key_file: Path | None, address: bytes | None, as_json: bool) -> None:
     account = None if address is None else "0x" + address.hex()
     if as_json:
-        print_json({"role": role, "config": str(path), "key_file": str(key_file), "account": account})
+        shown = None if key_file is None else str(key_file)
+        print_json({"role": role, "config": str(path), "key_file": shown, "account": account})
         return
     console.print(f"wrote {path}", soft_wrap=True)
     if account is not None:

@@ -39,14 +39,27 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Client configuration; by default $DTN_CLIENT or the local client."),
 ]
+SignerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--signer",
+        metavar="URL",
+        help="JSON-RPC signer of --account, instead of what the configuration says.",
+    ),
+]
+AccountOption = Annotated[
+    str | None, typer.Option("--account", metavar="ADDRESS", help="The account that --signer signs for.")
+]
 
 
 def _network(path: Path | None) -> Network:
     return Network(NetworkFile.read(path or default_network()))
 
 
-def client_of(path: Path | None) -> tuple[Client, ClientConfig]:
-    """The client that a configuration file, or else the default one, describes."""
+def client_of(
+    path: Path | None, signer: str | None = None, account: str | None = None
+) -> tuple[Client, ClientConfig]:
+    """The client that a configuration file, or else the default one, describes; options go before it."""
     chosen = path or default_client()
     if not chosen.exists():
         raise InvalidConfig(
@@ -54,8 +67,10 @@ def client_of(path: Path | None) -> tuple[Client, ClientConfig]:
             "or name yours with --config"
         )
     config = ClientConfig.read(chosen)
+    if signer is not None or account is not None:
+        config = config.signed_by(signer, account)
     store = None if config.storage == "embedded" else open_store(config)
-    return Client(NetworkFile.read(config.network), config.key(), config.data_dir, store), config
+    return Client(NetworkFile.read(config.network), config.signer(), config.data_dir, store), config
 
 
 def gateway_of(config: ClientConfig) -> str:
@@ -78,6 +93,8 @@ def put(
         typer.Option(help="Deposit in tokens, lost if you withhold the test set; least if not given."),
     ] = None,
     config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the order is settled.")] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only show what comparable orders paid; place nothing.")
@@ -85,7 +102,7 @@ def put(
     as_json: JsonFlag = False,
 ) -> None:
     """Order a model: escrow the reward and publish the task (PoT Put)."""
-    client, settings = client_of(config)
+    client, settings = client_of(config, signer, account)
     if estimate:
         quotes.client(client, read_task_file(task), as_json)
         return
@@ -261,11 +278,13 @@ def account(address: str, network: NetworkOption = None, as_json: JsonFlag = Fal
 def claim(
     address: Annotated[str | None, typer.Argument(help="Whom to pay; yourself if not given.")] = None,
     config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Pay out all settled credits of an account. Anyone may; the account gets the tokens."""
-    client, settings = client_of(config)
-    account_bytes = parse_id(address, 20, "an address") if address else settings.key().address
+    client, settings = client_of(config, signer, account)
+    account_bytes = parse_id(address, 20, "an address") if address else settings.address
     paid = client.claim(account_bytes)
     if as_json:
         print_json(
@@ -282,9 +301,15 @@ def claim(
     )
 
 
-def cancel(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+def cancel(
+    oid: str,
+    config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Take back an order that nobody has claimed yet."""
-    client, _ = client_of(config)
+    client, _ = client_of(config, signer, account)
     client.network.trust(client.chain().speaking_committees)
     answer = client.network.submit(Cancel, oid=parse_id(oid, 32, "an OID"))
     if as_json:
@@ -293,9 +318,15 @@ def cancel(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> 
     console.print("cancelled; the refund comes with the next settlement")
 
 
-def reclaim(oid: str, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+def reclaim(
+    oid: str,
+    config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Take back the escrow of an order that the network let lapse; needs the chain alone."""
-    client, _ = client_of(config)
+    client, _ = client_of(config, signer, account)
     back = client.reclaim(parse_id(oid, 32, "an OID"))
     if as_json:
         tx = "0x" + back.transaction_hash.hex()

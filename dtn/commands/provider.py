@@ -75,7 +75,7 @@ def quote(
     parse_id(oid, 32, "an OID")
     settings = ProviderConfig.read(config)
     network = Network(NetworkFile.read(settings.network))
-    account = "0x" + settings.key().address.hex()
+    account = "0x" + settings.address.hex()
     quotes.provider(network, oid, account, wei(cost_per_hour) if cost_per_hour else 0, as_json)
 
 

@@ -14,9 +14,9 @@ from dtn.configuration import RoleName, kind_of
 from dtn.output import JsonFlag, console, parse_id, print_json, tokens, wei
 from protocol.chain.client import ChainClient, connect
 from protocol.chain.deployment import AddressBook
-from protocol.crypto import Key
 from protocol.errors import ChainError
 from protocol.roles import Role
+from protocol.signer import Signer
 from protocol.transactions import Appeal, IrretrievableReport, data_root
 
 ROLES: Final = ("provider", "validator", "verifier")
@@ -51,8 +51,8 @@ def role_app(name: str) -> typer.Typer:
         settings = _settings(name, config)
         file = NetworkFile.read(settings.network)
         _register(
-            _chain(file.rpc_url, file.address_book, settings.key()),
-            settings.key(),
+            _chain(file.rpc_url, file.address_book, settings.signer()),
+            settings.address,
             role,
             stake,
             "",
@@ -64,18 +64,18 @@ def role_app(name: str) -> typer.Typer:
         help=f"Start to take stake out; it is released after the unbonding time (then `{name} withdraw`)."
     )
     def unregister(config: Config, amount: Amount = None, as_json: JsonFlag = False) -> None:
-        chain, key = _chain_of(name, config)
-        _unregister(chain, key, role, amount, as_json)
+        chain, account = _chain_of(name, config)
+        _unregister(chain, account, role, amount, as_json)
 
     @app.command(help="Take released stake home.")
     def withdraw(config: Config, as_json: JsonFlag = False) -> None:
-        chain, key = _chain_of(name, config)
-        _withdraw(chain, key, role, as_json)
+        chain, account = _chain_of(name, config)
+        _withdraw(chain, account, role, as_json)
 
     @app.command(help=ABANDON_HELP)
     def abandon(config: Config, as_json: JsonFlag = False) -> None:
-        chain, key = _chain_of(name, config)
-        _abandon(chain, key, role, as_json)
+        chain, account = _chain_of(name, config)
+        _abandon(chain, account, role, as_json)
 
     @app.command(help="Report a model, or the released test set, that cannot be fetched; locks a stake.")
     def report(oid: str, subject: Subject, config: Config, as_json: JsonFlag = False) -> None:
@@ -105,11 +105,11 @@ def _about(
 
     settings = _settings(name, config)
     file = NetworkFile.read(settings.network)
-    network, order = Network(file, settings.key()), parse_id(oid, 32, "an OID")
+    network, order = Network(file, settings.signer()), parse_id(oid, 32, "an OID")
     if subject == "test-set":
         subject = fetch_detail(network, oid)["order"]["dataRoot"]
     named = parse_id(subject, 32, "a MID")
-    network.trust(_chain(file.rpc_url, file.address_book, settings.key()).speaking_committees)
+    network.trust(_chain(file.rpc_url, file.address_book).speaking_committees)
     answer = network.submit(kind, oid=order, subject=named, role=int(role))
     if as_json:
         print_json(answer)
@@ -120,7 +120,7 @@ def _about(
 def _quote_validator(oid: str, config: Config, as_json: JsonFlag = False) -> None:
     parse_id(oid, 32, "an OID")
     network, settings = _network_of("validator", config)
-    account = "0x" + settings.key().address.hex()
+    account = "0x" + settings.address.hex()
     quotes.validator(network, oid, account, settings.v_stake_wei, as_json)
 
 
@@ -205,7 +205,7 @@ def aggregator_app() -> typer.Typer:
         where = endpoint or f"{settings.link_listen},http://{settings.api_host}:{settings.api_port}"
         key = settings.key()
         chain = _chain(settings.rpc_url, settings.book(), key)
-        _register(chain, key, Role.AGGREGATOR, stake, where, LinkKey.derive(key).public, as_json)
+        _register(chain, key.address, Role.AGGREGATOR, stake, where, LinkKey.derive(key).public, as_json)
 
     backup.extend(app)
 
@@ -213,18 +213,18 @@ def aggregator_app() -> typer.Typer:
         help="Start to take stake out; it is released after the unbonding time (then `aggregator withdraw`)."
     )
     def unregister(config: Config, amount: Amount = None, as_json: JsonFlag = False) -> None:
-        chain, key = _chain_of_aggregator(config)
-        _unregister(chain, key, Role.AGGREGATOR, amount, as_json)
+        chain, account = _chain_of_aggregator(config)
+        _unregister(chain, account, Role.AGGREGATOR, amount, as_json)
 
     @app.command(help="Take released stake home.")
     def withdraw(config: Config, as_json: JsonFlag = False) -> None:
-        chain, key = _chain_of_aggregator(config)
-        _withdraw(chain, key, Role.AGGREGATOR, as_json)
+        chain, account = _chain_of_aggregator(config)
+        _withdraw(chain, account, Role.AGGREGATOR, as_json)
 
     @app.command(help=ABANDON_HELP)
     def abandon(config: Config, as_json: JsonFlag = False) -> None:
-        chain, key = _chain_of_aggregator(config)
-        _abandon(chain, key, Role.AGGREGATOR, as_json)
+        chain, account = _chain_of_aggregator(config)
+        _abandon(chain, account, Role.AGGREGATOR, as_json)
 
     return app
 
@@ -250,8 +250,8 @@ def _actor(name: str, config: Path) -> Any:
             return ClientDaemon(settings)
 
 
-def _chain(rpc_url: str, book: AddressBook, key: Key) -> ChainClient:
-    return ChainClient(connect(rpc_url, book.chain_id), book, key)
+def _chain(rpc_url: str, book: AddressBook, signer: Signer | None = None) -> ChainClient:
+    return ChainClient(connect(rpc_url, book.chain_id), book, signer)
 
 
 def _network_of(name: str, config: Path) -> tuple[Any, Any]:
@@ -261,47 +261,54 @@ def _network_of(name: str, config: Path) -> tuple[Any, Any]:
     return Network(NetworkFile.read(settings.network)), settings
 
 
-def _chain_of(name: str, config: Path) -> tuple[ChainClient, Key]:
+def _chain_of(name: str, config: Path) -> tuple[ChainClient, bytes]:
     from offchain.network import NetworkFile
 
     settings = _settings(name, config)
     file = NetworkFile.read(settings.network)
-    return _chain(file.rpc_url, file.address_book, settings.key()), settings.key()
+    signer = settings.signer()
+    return _chain(file.rpc_url, file.address_book, signer), signer.address
 
 
-def _chain_of_aggregator(config: Path) -> tuple[ChainClient, Key]:
+def _chain_of_aggregator(config: Path) -> tuple[ChainClient, bytes]:
     from aggregator.config import AggregatorConfig
 
     settings = AggregatorConfig.read(config)
     key = settings.key()
-    return _chain(settings.rpc_url, settings.book(), key), key
+    return _chain(settings.rpc_url, settings.book(), key), key.address
 
 
 def _register(
-    chain: ChainClient, key: Key, role: Role, stake: str | None, endpoint: str, link_key: bytes, as_json: bool
+    chain: ChainClient,
+    account: bytes,
+    role: Role,
+    stake: str | None,
+    endpoint: str,
+    link_key: bytes,
+    as_json: bool,
 ) -> None:
     amount = wei(stake) if stake else chain.parameter(role.parameter)
     if not endpoint:
         # One account may hold several roles; registering for another must not move where it is reached.
-        endpoint, link_key = chain.endpoint_of(key.address)
+        endpoint, link_key = chain.endpoint_of(account)
     receipt = chain.register(role, amount, endpoint, link_key)
-    _say(as_json, receipt, f"staked {tokens(amount)} tokens as {role.name.lower()}", amount, key)
+    _say(as_json, receipt, f"staked {tokens(amount)} tokens as {role.name.lower()}", amount, account)
 
 
-def _unregister(chain: ChainClient, key: Key, role: Role, amount: str | None, as_json: bool) -> None:
-    bonded, _, _ = chain.stake_of(key.address, role)
+def _unregister(chain: ChainClient, account: bytes, role: Role, amount: str | None, as_json: bool) -> None:
+    bonded, _, _ = chain.stake_of(account, role)
     chosen = wei(amount) if amount else bonded
     if bonded < chosen or not chosen:
         raise ChainError(
-            f"0x{key.address.hex()} has {tokens(bonded)} tokens staked as {role.name.lower()}"
+            f"0x{account.hex()} has {tokens(bonded)} tokens staked as {role.name.lower()}"
             + (f", not {tokens(chosen)}" if chosen else ": there is nothing to unregister")
         )
     receipt = chain.request_unstake(role, chosen)
-    _say(as_json, receipt, f"unbonding {tokens(chosen)} tokens as {role.name.lower()}", chosen, key)
+    _say(as_json, receipt, f"unbonding {tokens(chosen)} tokens as {role.name.lower()}", chosen, account)
 
 
-def _withdraw(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
-    bonded, unbonding, withdrawable = chain.stake_of(key.address, role)
+def _withdraw(chain: ChainClient, account: bytes, role: Role, as_json: bool) -> None:
+    bonded, unbonding, withdrawable = chain.stake_of(account, role)
     if chain.abandoned():
         withdrawable += bonded + unbonding
     if not withdrawable:
@@ -310,19 +317,19 @@ def _withdraw(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
             "unbonding time and a settlement"
         )
     receipt = chain.withdraw(role)
-    _say(as_json, receipt, f"withdrew {tokens(withdrawable)} tokens", withdrawable, key)
+    _say(as_json, receipt, f"withdrew {tokens(withdrawable)} tokens", withdrawable, account)
 
 
-def _abandon(chain: ChainClient, key: Key, role: Role, as_json: bool) -> None:
-    receipt = chain.abandon(key.address, role)
-    _say(as_json, receipt, "the network is abandoned: `withdraw` takes your whole stake home", 0, key)
+def _abandon(chain: ChainClient, account: bytes, role: Role, as_json: bool) -> None:
+    receipt = chain.abandon(account, role)
+    _say(as_json, receipt, "the network is abandoned: `withdraw` takes your whole stake home", 0, account)
 
 
-def _say(as_json: bool, receipt: Any, text: str, amount: int, key: Key) -> None:
+def _say(as_json: bool, receipt: Any, text: str, amount: int, account: bytes) -> None:
     if as_json:
         print_json(
             {
-                "account": "0x" + key.address.hex(),
+                "account": "0x" + account.hex(),
                 "amount_wei": str(amount),
                 "tx": "0x" + bytes(receipt["transactionHash"]).hex(),
                 "gas_used": int(receipt["gasUsed"]),

@@ -17,8 +17,9 @@ from offchain.network import NetworkError, NetworkFile
 from protocol.chain.client import ChainClient, connect
 from protocol.chain.deployment import AddressBook
 from protocol.crypto import Key
-from protocol.errors import ChainError, ProtocolError
+from protocol.errors import ChainError, ProtocolError, SignerError
 from protocol.roles import Role
+from protocol.signer import Signer
 
 
 def diagnose(role: RoleName, path: Path) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def diagnose(role: RoleName, path: Path) -> Iterator[Finding]:
         yield failed("configuration", str(reason), f"correct it, or write one with `dtn init {role}`")
         return
     yield ok("configuration", f"{path} is that of a {role}")
-    finding, key = check_key(config)
+    finding, key = check_key(role, config)
     yield finding
     yield machine.check_data_dir(config.data_dir)
     yield machine.check_disk(config.data_dir)
@@ -66,10 +67,16 @@ def diagnose(role: RoleName, path: Path) -> Iterator[Finding]:
         yield machine.check_gateway(*where, config.data_dir / "store", fixed)
 
 
-def check_key(config: Any) -> tuple[Finding, Key | None]:
-    """Whether the key can be used."""
+def check_key(role: RoleName, config: Any) -> tuple[Finding, Signer | None]:
+    """Whether the key can be used, or the external signer of a client."""
     try:
+        if role == "client" and config.signer_url is not None:
+            signer = config.signer()
+            signer.check()
+            return ok("signer", f"has the account 0x{signer.address.hex()}"), signer
         key: Key = config.key()
+    except SignerError as reason:
+        return failed("signer", str(reason), 'see docs/operating.md, "External signers"'), config.signer()
     except ProtocolError as reason:
         do = 'see docs/operating.md, "Keys"; `dtn key new` makes one'
         return failed("key", str(reason), do), None
@@ -109,7 +116,7 @@ def with_members(file: NetworkFile, chain: ChainClient) -> NetworkFile:
     return file.model_copy(update={"aggregators": tuple(apis)})
 
 
-def check_account(role: RoleName, config: Any, chain: ChainClient, key: Key) -> Iterator[Finding]:
+def check_account(role: RoleName, config: Any, chain: ChainClient, key: Signer) -> Iterator[Finding]:
     """What the account has, and needs."""
     yield on_chain.check_coin(chain, key.address)
     if role == "client":
@@ -119,11 +126,13 @@ def check_account(role: RoleName, config: Any, chain: ChainClient, key: Key) -> 
     if role == "aggregator":
         from aggregator.links.keys import LinkKey
 
+        assert isinstance(key, Key), "no external signer is an aggregator's"
+
         endpoint = f"{config.link_listen},http://{config.api_host}:{config.api_port}"
         yield on_chain.check_membership(chain, key.address, endpoint, LinkKey.derive(key).public)
 
 
-def check_doors(config: Any, key: Key | None) -> Iterator[Finding]:
+def check_doors(config: Any, key: Signer | None) -> Iterator[Finding]:
     """Whether an aggregator can listen for members and the public, or does already."""
     me = None if key is None else "0x" + key.address.hex()
     where = f"{config.api_host}:{config.api_port}"

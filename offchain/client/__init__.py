@@ -6,6 +6,7 @@
         print(update.phase)
     model, answer = client.get(placed.oid)
 
+A client whose key is elsewhere gives ``key_file=None, signer=ExternalSigner(url, account)`` instead.
 `AsyncClient` does the same inside an event loop. `ClientDaemon` must run on the same data folder and serve
 ``gateway`` until the order is sealed.
 """
@@ -16,6 +17,7 @@ from offchain.client.client import Claimed, Client, PlacedOrder, PreparedTask, R
 from offchain.client.daemon import ClientDaemon
 from offchain.client.task_file import TaskFile, read_task_file
 from offchain.watching import Update
+from protocol.chain.external_signer import ExternalSigner
 
 __all__ = [
     "AccountView",
@@ -23,6 +25,7 @@ __all__ = [
     "Claimed",
     "Client",
     "ClientDaemon",
+    "ExternalSigner",
     "OrderRow",
     "OrderView",
     "PlacedOrder",

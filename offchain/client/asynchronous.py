@@ -19,6 +19,7 @@ from offchain.client.client import Claimed, Client, PlacedOrder, Reclaimed
 from offchain.client.task_file import TaskFile
 from offchain.economics.quotes import OrderEstimate
 from offchain.watching import Update
+from protocol.signer import Signer
 
 Json = dict[str, Any]
 P = ParamSpec("P")
@@ -32,9 +33,16 @@ class AsyncClient:
         self.client = client
 
     @classmethod
-    def open(cls, network_file: str | Path, *, key_file: str | Path | None, data_dir: str | Path) -> Self:
+    def open(
+        cls,
+        network_file: str | Path,
+        *,
+        key_file: str | Path | None,
+        data_dir: str | Path,
+        signer: Signer | None = None,
+    ) -> Self:
         """A client from files, as `Client.open`."""
-        return cls(Client.open(network_file, key_file=key_file, data_dir=data_dir))
+        return cls(Client.open(network_file, key_file=key_file, data_dir=data_dir, signer=signer))
 
     async def __aenter__(self) -> Self:
         return self

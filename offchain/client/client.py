@@ -44,12 +44,14 @@ from offchain.storage import (
     parse_link,
 )
 from offchain.watching import Update, watch
+from protocol import tracing
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
-from protocol.crypto import Key, sha256
+from protocol.crypto import sha256
 from protocol.errors import ChainError, InvalidArtifact, InvalidDocument
 from protocol.keyfile import read_key
 from protocol.rewards import bps_of
+from protocol.signer import Signer
 from protocol.task import (
     BlockHashSplit,
     FragmentReference,
@@ -114,28 +116,39 @@ class Client:
     """One client account on one network."""
 
     def __init__(
-        self, file: NetworkFile, key: Key | None, data_dir: Path, store: EmbeddedStore | None = None
+        self, file: NetworkFile, signer: Signer | None, data_dir: Path, store: EmbeddedStore | None = None
     ) -> None:
-        """``store`` keeps the data of orders; the embedded one in ``data_dir`` if not given."""
+        """A client of ``signer``'s account: a `Key`, or an `ExternalSigner`; without one it only looks.
+
+        ``store`` keeps the data of orders; the embedded one in ``data_dir`` if not given.
+        """
         self._given_store = store
         self.file = file
-        self.key = key
-        self.network = Network(file, key)
+        self.signer = signer
+        self.network = Network(file, signer)
         self.data_dir = data_dir
 
     @classmethod
-    def open(cls, network_file: str | Path, *, key_file: str | Path | None, data_dir: str | Path) -> Self:
+    def open(
+        cls,
+        network_file: str | Path,
+        *,
+        key_file: str | Path | None,
+        data_dir: str | Path,
+        signer: Signer | None = None,
+    ) -> Self:
         """A client from files; raises typed errors that say what is missing.
 
-        The password of a keystore comes from the environment, see `protocol.keyfile`.
+        The password of a keystore comes from the environment, see `protocol.keyfile`. ``signer`` signs if no
+        ``key_file`` is named, for example an `ExternalSigner`.
         """
-        key = read_key(Path(key_file)) if key_file is not None else None
-        return cls(NetworkFile.read(Path(network_file)), key, Path(data_dir))
+        chosen = read_key(Path(key_file)) if key_file is not None else signer
+        return cls(NetworkFile.read(Path(network_file)), chosen, Path(data_dir))
 
     def chain(self) -> ChainClient:
-        """The contracts, with the client's key."""
+        """The contracts, as the client's account uses them."""
         book = self.file.address_book
-        return ChainClient(connect(self.file.rpc_url, book.chain_id), book, self.key)
+        return ChainClient(connect(self.file.rpc_url, book.chain_id), book, self.signer)
 
     # Put -------------------------------------------------------------------------------------------
 
@@ -152,12 +165,13 @@ class Client:
         Raises:
             InvalidDocument: the task or the order would be refused; nothing was spent.
             ChainError: no funds, or the chain refused; the reward is untouched.
+            SignerError: an external signer did not sign.
         """
-        if self.key is None:
+        if self.signer is None:
             raise InvalidDocument(
-                "a key is needed to place an order; name its file as key_file in the configuration"
+                "nobody signs the order; name key_file, or signer_url and account, in the configuration"
             )
-        chain = self.chain()
+        began_ms, chain = time.time() * 1000, self.chain()
         parameters = chain.read_parameters()
         deposit = deposit_wei
         if deposit is None:
@@ -166,7 +180,7 @@ class Client:
         prepared = self.prepare(task, gateway=gateway)
         document = prepared.document
         order = Order(
-            client=self.key.address,
+            client=self.signer.address,
             nonce=time.time_ns() // 1_000_000,
             kind="open",
             reward=reward_wei,
@@ -182,7 +196,9 @@ class Client:
         oid = order_id(self.file.domain, order)
         # Written before the money moves: whatever happens next, the daemon can serve this order.
         OrderRecords(self.data_dir).write(oid, OrderRecord.of(document))
-        receipt = chain.put(order)
+        tracing.record("prepare", oid, began_ms)
+        with tracing.span("put", oid, reward_wei=str(reward_wei)):
+            receipt = chain.put(order)
         return PlacedOrder(oid, order, bytes(receipt["transactionHash"]), int(receipt["gasUsed"]))
 
     def prepare(self, task: TaskFile, *, gateway: str) -> PreparedTask:
@@ -263,6 +279,10 @@ class Client:
         Raises:
             StorageFull: it cannot be written; and what `get` raises. ``path`` is then as it was.
         """
+        with tracing.span("get", oid):
+            return self._get_file(oid, path, progress)
+
+    def _get_file(self, oid: bytes, path: Path, progress: Callable[[int], None]) -> Json:
         answer = self._winner(oid)
         unchecked = path.with_name(path.name + ".unchecked")
         failures: list[str] = []
@@ -337,11 +357,11 @@ class Client:
     def account(self, account: bytes | None = None) -> AccountView:
         """Stakes, receipts and credits of ``account``, or of this client; raises as `order`."""
         if account is None:
-            if self.key is None:
+            if self.signer is None:
                 raise InvalidDocument(
                     "whose account? give an address, or name a key file in the configuration"
                 )
-            account = self.key.address
+            account = self.signer.address
         return read("an account", AccountView, self._agreed(f"/v1/accounts/0x{account.hex()}"))
 
     def estimate(self, task: TaskFile) -> OrderEstimate:
@@ -412,7 +432,7 @@ class Client:
             raise InvalidDocument(
                 f"order 0x{oid.hex()} holds no escrow any more: it was settled or reclaimed; see `dtn order`"
             )
-        if self.key is None or client != self.key.address:
+        if self.signer is None or client != self.signer.address:
             raise InvalidDocument(
                 f"only its client 0x{client.hex()} can take the escrow of this order back; use that key"
             )

@@ -23,6 +23,7 @@ from offchain.material import unhex
 from offchain.network import NotFound
 from offchain.storage import Cid
 from offchain.storage.unixfs import build
+from protocol import tracing
 from protocol.task import TaskDocument, test_indices, train_indices
 from protocol.transactions import TestRelease
 
@@ -47,10 +48,25 @@ def files_of(document: TaskDocument) -> list[Cid]:
     return [root, *map(Cid.parse, named)]
 
 
+def trace_order(oid: bytes, detail: Json) -> None:
+    """The root of the order's trace: its life from its taking in until now, when its outcome is fixed."""
+    phases = detail["phases"][:MAX_PHASES]
+    if phases:
+        tracing.record(
+            f"order {detail['kind']}",
+            oid,
+            int(phases[0]["atMs"]),
+            root=True,
+            result=str(detail["result"]),
+            winner=str(detail["winner"]),
+        )
+
+
 class ClientDaemon(Actor):
     """Looks after all orders in the client's data folder."""
 
     config: ClientConfig
+    commits = False
 
     def __init__(self, config: ClientConfig) -> None:
         super().__init__(config)
@@ -114,6 +130,8 @@ class ClientDaemon(Actor):
             record = dataclasses.replace(record, finished=True)
             self.records.write(oid, record)
             log.info("order 0x%s is %s: %s", oid.hex(), detail["phase"], detail["result"])
+            if tracing.enabled():
+                trace_order(oid, detail)
         # Last: money hangs on what is above, and nothing on this.
         if self.webhooks is not None:
             self.tell(oid, record, detail, self.webhooks)
@@ -121,8 +139,9 @@ class ClientDaemon(Actor):
     def publish_training(self, oid: bytes, record: OrderRecord, detail: Json) -> OrderRecord:
         """Publish the fragments that the order's block did not pick for testing."""
         document = record.document()
-        for index in train_indices(document.data, unhex(detail["blockHash"])):
-            self.store.publish(Cid.parse(document.data.fragments[index].cid))
+        with tracing.span("publish training data", oid):
+            for index in train_indices(document.data, unhex(detail["blockHash"])):
+                self.store.publish(Cid.parse(document.data.fragments[index].cid))
         record = dataclasses.replace(record, training_published=True)
         self.records.write(oid, record)
         log.info("published the training data of order 0x%s", oid.hex())

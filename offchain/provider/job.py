@@ -21,6 +21,7 @@ from offchain.network import LedgerRefused, NetworkError
 from offchain.provider.claims import ClaimedModels
 from offchain.provider.fetching import fetch_order
 from offchain.provider.progress import ProgressLog
+from protocol import tracing
 from protocol.crypto import commitment, sha256
 from protocol.errors import ProtocolError
 from protocol.logs import about
@@ -89,12 +90,14 @@ class Job:
                 self.events.note("given_up", reason=str(reason))
 
     def _train(self) -> None:
-        task = fetch_order(self._detail, self._config, self._actor.stopping, lambda: self.over)
+        with tracing.span("fetch data", self.oid):
+            task = fetch_order(self._detail, self._config, self._actor.stopping, lambda: self.over)
         if task is None:
             return
         log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
         self.events.note("started", device=str(self.device or "default"))
-        result = self._work(task, self._plan())
+        with tracing.span("train", self.oid, device=str(self.device or "default")):
+            result = self._work(task, self._plan())
         if result.model is None:
             log.warning("order %s: no model was ready in time, so there is no claim", self.oid)
         log.info("training ended (%s) after %d steps, score %s", result.reason, result.step, result.score)

@@ -15,18 +15,19 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
-from eth_account import Account
+from eth_typing import ChecksumAddress
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
+from hexbytes import HexBytes
 from web3 import HTTPProvider, Web3
 from web3.exceptions import ContractCustomError, ContractLogicError, Web3Exception
 
 from protocol.chain.artifacts import CONTRACTS, load
 from protocol.chain.deployment import AddressBook, parameter_key
-from protocol.crypto import Key
 from protocol.errors import ChainError
 from protocol.parameters import PARAMETERS, Parameters
 from protocol.roles import Role
+from protocol.signer import Signer
 from protocol.transactions import Order, Report
 from protocol.typed_data import Domain
 
@@ -105,10 +106,10 @@ def _show(value: object) -> str:
 class ChainClient:
     """The contracts of one network as seen and used by one account."""
 
-    def __init__(self, web3: Web3, book: AddressBook, key: Key | None = None) -> None:
+    def __init__(self, web3: Web3, book: AddressBook, signer: Signer | None = None) -> None:
         self.web3 = web3
         self.book = book
-        self._account = Account.from_key(key.secret) if key is not None else None
+        self._signer = signer
         self._lock = threading.Lock()  # one account's transactions take their nonces one after another
         self.token = self._contract(book.token, "TrainingToken")
         self.parameters = self._contract(book.parameters, "Parameters")
@@ -119,6 +120,11 @@ class ChainClient:
 
     def _contract(self, address: str, name: str) -> Any:
         return self.web3.eth.contract(address=to_checksum_address(address), abi=load(name).abi)
+
+    @property
+    def _account(self) -> ChecksumAddress:
+        assert self._signer is not None, "only who can sign sends"
+        return to_checksum_address(self._signer.address)
 
     @property
     def domain(self) -> Domain:
@@ -203,18 +209,14 @@ class ChainClient:
 
     def has_pending(self) -> bool:
         """Whether a transaction of this account waits to be mined."""
-        assert self._account is not None, "only who has a key sends"
+        account = self._account
         with chain_errors("cannot read the account's transactions"):
-            counts = [
-                self.web3.eth.get_transaction_count(self._account.address, block)
-                for block in ("latest", "pending")
-            ]
+            counts = [self.web3.eth.get_transaction_count(account, block) for block in ("latest", "pending")]
         return counts[0] != counts[1]
 
     def transfers_to(self, account: bytes, *, after_block: int) -> list[tuple[str, int]]:
         """This account's transfers of tokens to another, oldest first: transaction (0x-hex) and wei."""
-        assert self._account is not None, "only who has a key sends"
-        parties = {"from": self._account.address, "to": to_checksum_address(account)}
+        parties = {"from": self._account, "to": to_checksum_address(account)}
         ranges = block_ranges(after_block + 1, self.block_number())
         with chain_errors("cannot read the transfers of tokens"):
             logs = [
@@ -238,16 +240,17 @@ class ChainClient:
         """Sign and send one contract call and wait for its receipt.
 
         Raises:
-            ChainError: refused, reverted, or not mined in time.
+            ChainError: refused, reverted, or not mined in time. SignerError: an external signer did not sign.
         """
-        if self._account is None:
-            raise ChainError(f"{doing}: a key is needed; name its file as key_file in the configuration")
+        if self._signer is None:
+            raise ChainError(
+                f"{doing}: nobody signs; name key_file, or signer_url and account, in the configuration"
+            )
         with self._lock, chain_errors(doing):
-            sender = self._account.address
+            sender = self._account
             nonce = self.web3.eth.get_transaction_count(sender, "pending")
             transaction = function.build_transaction({"from": sender, "nonce": nonce})
-            signed = self._account.sign_transaction(transaction)
-            sent = self.web3.eth.send_raw_transaction(signed.raw_transaction)
+            sent = HexBytes(self._signer.send_transaction(self.web3, transaction))
             receipt = self.web3.eth.wait_for_transaction_receipt(
                 sent, timeout=RECEIPT_TIMEOUT_S, poll_latency=0.1
             )
@@ -261,18 +264,15 @@ class ChainClient:
         self.send(self.token.functions.approve(to_checksum_address(spender), amount_wei), "approving tokens")
 
     def _require_funds(self, amount_wei: int) -> None:
-        assert self._account is not None, "spending needs a key"
-        address = bytes.fromhex(self._account.address[2:])
+        address = bytes.fromhex(self._account[2:])
         balance = self.balance_of(address)
         if balance < amount_wei:
             raise ChainError(
-                f"{self._account.address} holds {balance} wei of tokens and needs {amount_wei}; "
+                f"{self._account} holds {balance} wei of tokens and needs {amount_wei}; "
                 "send it some tokens first"
             )
         if not self.coins_of(address):
-            raise ChainError(
-                f"{self._account.address} has nothing to pay gas with; send it some of the chain's coin"
-            )
+            raise ChainError(f"{self._account} has nothing to pay gas with; send it some of the chain's coin")
 
     def put(self, order: Order) -> Any:
         """Escrow an order's reward and deposit; returns the receipt of ``OrderBook.put``."""

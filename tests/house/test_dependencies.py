@@ -68,6 +68,34 @@ def test_protocol_and_aggregator_need_nothing_that_trains(room: str) -> None:
     assert not wrong
 
 
+def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything imported in a file: the module, and ``module.name`` for each name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or ""
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_nothing_that_decides_knows_of_traces_and_one_module_of_opentelemetry() -> None:
+    may_trace = {"node", "service", "tracing", "api"}  # the aggregator's shells
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for room in ("protocol", "aggregator", "offchain", "dtn", "scripts")
+        for path in sources(room)
+        for line, name in imported_modules(path)
+        if (name.startswith("opentelemetry") and path != ROOT / "protocol" / "tracing.py")
+        or (name.startswith("protocol.tracing") and room == "protocol")
+        or (
+            name.startswith(("protocol.tracing", "aggregator.tracing"))
+            and room == "aggregator"
+            and path.relative_to(ROOT / room).parts[0].removesuffix(".py") not in may_trace
+        )
+    ]
+    assert not wrong
+
+
 def test_the_ledger_and_the_replica_are_pure() -> None:
     impure = {
         "time",

@@ -53,10 +53,15 @@ class Window:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
+def find_browser() -> str | None:
+    """The system's Chromium, if there is one."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium, headless."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    path = find_browser()
     if path is None:
         pytest.skip("no browser: install chromium (Debian: apt install chromium) to test the page")
     with sync_playwright() as playwright:

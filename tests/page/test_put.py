@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from eth_account import Account
 from eth_utils.address import to_checksum_address
 from playwright.sync_api import Browser, Page
 
@@ -29,7 +30,13 @@ PREPARED: Final = {
     "task_hash": "0x" + keccak256(b"a task").hex(),
     "data_root": "0x" + keccak256(b"its data").hex(),
 }
-PROVIDER: Final = "window.ethereum = { request: ({ method, params }) => window.chain(method, params ?? []) }"
+PROVIDER: Final = """window.ethereum = { request: async ({ method, params }) => {
+  const { error, result } = await window.chain(method, params ?? []);
+  if (error) throw Object.assign(new Error(error.message), error);
+  return result;
+} }"""
+DECLINED: Final = {"code": 4001, "message": "the user declined"}
+UNKNOWN: Final = {"code": 4200, "message": "the wallet does not know the method"}
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +66,29 @@ class Wallet:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.asked: list[str] = []
-        self.declines: set[str] = set()
+        self.errors: dict[str, dict[str, Any]] = {}
+        """What it answers instead, by method."""
+        self.signs: Callable[[dict[str, Any]], str] = signed_by_the_buyer
         chain.rpc("anvil_impersonateAccount", [to_checksum_address(BUYER.address)])
 
     def request(self, method: str, params: list[Any]) -> Any:
         """EIP-1193's one function."""
         self.asked.append(method)
-        if method in self.declines:
-            raise RuntimeError("the user declined")
+        if method in self.errors:
+            return {"error": self.errors[method]}
         if method == "eth_requestAccounts":
-            return ["0x" + BUYER.address.hex()]
+            return {"result": ["0x" + BUYER.address.hex()]}
+        if method == "eth_signTypedData_v4":
+            assert params[0] == "0x" + BUYER.address.hex()
+            return {"result": self.signs(json.loads(params[1]))}
         answer = self.chain.web3.provider.make_request(method, params)  # type: ignore[arg-type]
-        if "error" in answer:
-            raise RuntimeError(str(answer["error"]))
-        result = answer["result"]
-        return json.loads(json.dumps(result, default=dict))
+        return json.loads(json.dumps(answer, default=dict))
+
+
+def signed_by_the_buyer(document: dict[str, Any]) -> str:
+    """What another implementation of EIP-712 than the page's and the contract's makes of it."""
+    signature: bytes = Account.sign_typed_data(BUYER.secret, full_message=document).signature
+    return "0x" + signature.hex()
 
 
 @pytest.fixture
@@ -117,10 +132,9 @@ def test_an_order_is_placed_and_shown_without_a_terminal(
     oid = bytes.fromhex(placed.inner_text().split("0x")[1][:64])
     client, amount, _ = buyer.escrow_of(oid)
     assert client == BUYER.address and amount == before - buyer.balance_of(BUYER.address) >= 100 * TOKEN_WEI
-    assert wallet.asked.count("eth_sendTransaction") == 2, "approve, put, and nothing else"
-    allowance = buyer.token.functions.allowance(to_checksum_address(BUYER.address), chain.book.orders).call()
-    assert allowance == 0, "exactly what the order needed was approved"
-    (event,) = buyer.orders.events.OrderPlaced().get_logs(from_block=0)
+    assert wallet.asked.count("eth_sendTransaction") == 1, "the order, by permit"
+    assert allowance(buyer) == 0, "exactly what the order needed was permitted"
+    event = buyer.orders.events.OrderPlaced().get_logs(from_block=0)[-1]
     order = order_from(event["args"]["order"])
     assert order_id(domain_of(chain), order) == oid, "the id is the one that Python computes"
     assert (
@@ -129,6 +143,64 @@ def test_an_order_is_placed_and_shown_without_a_terminal(
     stage.net.chain.blocks.append([OrderPlaced(oid=oid, order=order, block_hash=keccak256(oid))])
     page.get_by_role("heading", level=1, name="Order").wait_for(timeout=WAIT_MS)
     page.locator("main .lead .phase", has_text="training").wait_for(timeout=WAIT_MS)
+
+
+def allowance(buyer: ChainClient) -> int:
+    """What the OrderBook may take of the buyer's tokens."""
+    parties = (to_checksum_address(BUYER.address), buyer.book.orders)
+    return int(buyer.token.functions.allowance(*parties).call())
+
+
+def place(page: Page, stage: Stage) -> None:
+    """Place an order of 10 tokens."""
+    fill(page, stage, reward="10")
+    page.get_by_role("button", name="Place the order").click()
+    page.get_by_text("Placed as 0x").wait_for(timeout=WAIT_MS)
+
+
+CHEATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "nothing": lambda document: "0x",
+    "zeros": lambda document: "0x" + bytes(65).hex(),
+    "another amount": lambda document: signed_by_the_buyer(
+        document | {"message": document["message"] | {"value": "1"}}
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["unknown", *CHEATS])
+def test_a_wallet_that_gives_no_permit_approves_instead(
+    page: Page, stage: Stage, chain: Chain, wallet: Wallet, how: str
+) -> None:
+    if how == "unknown":
+        wallet.errors["eth_signTypedData_v4"] = UNKNOWN
+    else:
+        wallet.signs = CHEATS[how]
+    place(page, stage)
+    assert wallet.asked.count("eth_sendTransaction") == 2, "approve, put, and nothing else"
+    assert page.get_by_text("This wallet signs no permits").count() == 1
+    assert allowance(ChainClient(chain.web3, chain.book, BUYER)) == 0
+
+
+def test_parity_counted_from_zero_is_a_permit_too(
+    page: Page, stage: Stage, chain: Chain, wallet: Wallet
+) -> None:
+    def from_zero(document: dict[str, Any]) -> str:
+        signature = bytes.fromhex(signed_by_the_buyer(document)[2:])
+        return "0x" + signature[:-1].hex() + f"{signature[-1] - 27:02x}"
+
+    wallet.signs = from_zero
+    place(page, stage)
+    assert wallet.asked.count("eth_sendTransaction") == 1
+
+
+def test_what_was_approved_before_needs_no_permit(
+    page: Page, stage: Stage, chain: Chain, wallet: Wallet
+) -> None:
+    buyer = ChainClient(chain.web3, chain.book, BUYER)
+    buyer.approve(chain.book.orders, 40 * TOKEN_WEI)
+    place(page, stage)
+    assert "eth_signTypedData_v4" not in wallet.asked and wallet.asked.count("eth_sendTransaction") == 1
+    buyer.send(buyer.token.functions.approve(chain.book.orders, 0), "taking the rest back")
 
 
 def order_from(fields: Any) -> Order:
@@ -170,11 +242,25 @@ def test_an_order_book_of_another_network_is_not_paid(
         liar.close()
 
 
-def test_who_declines_in_the_wallet_has_spent_nothing(page: Page, stage: Stage, wallet: Wallet) -> None:
-    wallet.declines.add("eth_sendTransaction")
-    fill(page, stage)
+@pytest.mark.parametrize("method", ["eth_signTypedData_v4", "eth_sendTransaction", "eth_requestAccounts"])
+def test_who_declines_in_the_wallet_has_spent_nothing(
+    page: Page, stage: Stage, wallet: Wallet, method: str
+) -> None:
+    wallet.errors[method] = DECLINED
+    fill(page, stage, reward="10")
     page.get_by_role("button", name="Place the order").click()
-    page.get_by_text("declined").wait_for(timeout=WAIT_MS)
+    page.get_by_text("You declined in the wallet; nothing more was done.").wait_for(timeout=WAIT_MS)
+    assert wallet.asked[-1] == method
+
+
+def test_a_refusal_of_the_contract_is_said_in_words_before_anything_is_sent(
+    page: Page, stage: Stage, wallet: Wallet
+) -> None:
+    fill(page, stage, reward="10")
+    page.get_by_label("Training, seconds").fill("999999999")
+    page.get_by_role("button", name="Place the order").click()
+    page.get_by_text("The contract refuses: a window is out of bounds.").wait_for(timeout=WAIT_MS)
+    assert "eth_sendTransaction" not in wallet.asked
 
 
 @pytest.mark.parametrize(
@@ -225,12 +311,21 @@ def test_calls_are_encoded_as_python_encodes_them(page: Page, stage: Stage, chai
             for name, value in zip(names, order_tuple(order), strict=True)
         }
         amount = order.reward + order.deposit
-        put, approve = page.evaluate(
-            """async ([order, spender, amount]) => {
+        permit = {
+            "deadline": "7",
+            "v": 28,
+            "r": "0x" + keccak256(b"r").hex(),
+            "s": "0x" + keccak256(b"s").hex(),
+        }
+        put, approve, by_permit = page.evaluate(
+            """async ([order, spender, amount, permit]) => {
               const abi = await import("/page/abi.js");
-              return [abi.putCall(order), abi.approveCall(spender, amount)];
+              const approve = abi.approveCall(spender, amount);
+              return [abi.putCall(order), approve, abi.putWithPermitCall(order, permit)];
             }""",
-            [fields, chain.book.orders, str(amount)],
+            [fields, chain.book.orders, str(amount), permit],
         )
+        signed = (7, 28, keccak256(b"r"), keccak256(b"s"))
+        assert by_permit == client.orders.encode_abi("putWithPermit", [order_tuple(order), *signed])
         assert put == client.orders.encode_abi("put", [order_tuple(order)])
         assert approve == client.token.encode_abi("approve", [chain.book.orders, amount])

@@ -6,6 +6,11 @@ const WORD = 64;
 export const SELECTORS = {
   approve: "0x095ea7b3", // approve(address,uint256)
   put: "0x9af2af0c", // put((address,uint64,string,uint96,uint96,uint32,uint32,uint32,bytes32,string,bytes32,int64))
+  putWithPermit: "0xd2a8be61", // putWithPermit(the same order,uint256,uint8,bytes32,bytes32)
+  permit: "0xd505accf", // permit(address,address,uint256,uint256,uint8,bytes32,bytes32)
+  nonces: "0x7ecebe00", // nonces(address)
+  name: "0x06fdde03", // name()
+  allowance: "0xdd62ed3e", // allowance(address,address)
   token: "0xfc0c546a", // token()
   parameters: "0x89035730", // parameters()
   balanceOf: "0x70a08231", // balanceOf(address)
@@ -56,13 +61,61 @@ export function approveCall(spender, amount) {
   return SELECTORS.approve + address(spender) + word(amount);
 }
 
+// permit: {deadline, v, r, s}, the last two as 32 bytes in hex.
+function signed(permit) {
+  return word(permit.deadline) + word(permit.v, 8) + bytes32(permit.r) + bytes32(permit.s);
+}
+
+export function permitCall(owner, spender, amount, permit) {
+  return SELECTORS.permit + address(owner) + address(spender) + word(amount) + signed(permit);
+}
+
+// What a wallet shows and signs (EIP-2612 under EIP-712): `spender` may take `amount` of `owner`'s tokens, once.
+export function permitDocument(token, chainId, message) {
+  const field = (name, type) => ({ name, type });
+  return {
+    types: {
+      EIP712Domain: [field("name", "string"), field("version", "string"), field("chainId", "uint256"), field("verifyingContract", "address")],
+      Permit: [field("owner", "address"), field("spender", "address"), field("value", "uint256"), field("nonce", "uint256"), field("deadline", "uint256")],
+    },
+    primaryType: "Permit",
+    domain: { name: token.name, version: "1", chainId: Number(chainId), verifyingContract: token.address },
+    message: Object.fromEntries(Object.entries(message).map(([name, value]) => [name, String(value)])),
+  };
+}
+
+// The parts of a 65-byte signature; null for what is none. Some devices count the last byte from 0.
+export function signature(text) {
+  const match = /^0x([0-9a-fA-F]{64})([0-9a-fA-F]{64})([0-9a-fA-F]{2})$/.exec(text ?? "");
+  if (!match) return null;
+  const last = parseInt(match[3], 16);
+  return { r: `0x${match[1]}`, s: `0x${match[2]}`, v: last < 2 ? last + 27 : last };
+}
+
+// The string that a call like name() answers; null for what is none.
+export function stringIn(data) {
+  const hex = /^0x((?:[0-9a-fA-F]{2})*)$/.exec(data ?? "")?.[1] ?? "";
+  const length = parseInt(hex.slice(WORD, 2 * WORD), 16);
+  const text = hex.slice(2 * WORD, 2 * WORD + 2 * length);
+  if (!(length <= 256) || text.length !== 2 * length) return null;
+  return new TextDecoder().decode(Uint8Array.from(text.match(/../g) ?? [], (byte) => parseInt(byte, 16)));
+}
+
 // order: {client, nonce, kind, reward, deposit, trainWindow, validateWindow, challengeWindow, taskHash, taskLink,
 // dataRoot, baseline}; numbers as BigInt or decimal text.
 export function putCall(order) {
+  return SELECTORS.put + word(32) + packed(order);
+}
+
+export function putWithPermitCall(order, permit) {
+  return SELECTORS.putWithPermit + word(5 * 32) + signed(permit) + packed(order);
+}
+
+function packed(order) {
   const kind = string(order.kind);
   const link = string(order.taskLink);
   const head = 12 * 32;
-  return SELECTORS.put + word(32) + [
+  return [
     address(order.client),
     word(order.nonce, 64),
     word(head),

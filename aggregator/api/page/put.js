@@ -1,15 +1,21 @@
-// Put from the browser: an injected wallet (EIP-1193) approves reward plus deposit, and places the order.
+// Put from the browser: an injected wallet (EIP-1193) signs a permit over reward plus deposit (EIP-2612), and
+// places the order with it in one transaction. A wallet that signs no typed data approves in a transaction first.
 //
 // The aggregator says where the OrderBook is, and an aggregator may lie. So the page asks the wallet's own chain
-// node whether that contract belongs to this network's Parameters, approves the exact amount and no more, and
-// shows every address for the reader to compare with the address book.
+// node whether that contract belongs to this network's Parameters, permits the exact amount and no more, for an
+// hour, and shows every address for the reader to compare with the address book.
 
-import { ascii32, approveCall, ERRORS, millionths, address as padded, putCall, SELECTORS, wei } from "./abi.js";
+import {
+  ascii32, approveCall, ERRORS, millionths, address as padded, permitCall, permitDocument, putCall, putWithPermitCall,
+  SELECTORS, signature, stringIn, wei,
+} from "./abi.js";
 import { get } from "./api.js";
 import { el, section } from "./dom.js";
 import * as show from "./format.js";
 
 const NO_BASELINE = -(2n ** 63n);
+const PERMIT_S = 3600n;
+const DECLINED = 4001; // EIP-1193: by the person
 const RECEIPT_TRIES = 90;
 const RECEIPT_WAIT_MS = 1000;
 const HEX32 = /^0x[0-9a-fA-F]{64}$/;
@@ -115,7 +121,7 @@ function explain(reason) {
   const data = [reason?.data, reason?.data?.data, reason?.data?.originalError?.data].find((each) => /^0x[0-9a-f]{8}/i.test(each ?? ""));
   const known = data && ERRORS[data.slice(0, 10).toLowerCase()];
   if (known) return `The contract refuses: ${known}.`;
-  if (reason?.code === 4001) return "You declined in the wallet; nothing more was done.";
+  if (reason?.code === DECLINED) return "You declined in the wallet; nothing more was done.";
   return `The wallet says: ${String(reason?.message ?? reason).slice(0, 300)}`;
 }
 
@@ -143,14 +149,43 @@ async function place(order, status, say) {
     throw new Refusal(`${client} holds ${show.tokens(balance, 4)} tokens and needs ${show.tokens(amount, 4)}; nothing was spent.`);
   }
   const whole = { ...order, client, deposit, nonce: BigInt(Date.now()) };
-  say(`Approve ${show.tokens(amount)} tokens (reward and deposit) in the wallet`);
-  await mined(ask, await ask("eth_sendTransaction", [{ from: client, to: token, data: approveCall(book, amount) }]));
+  let data = putCall(whole);
+  if (BigInt(await call(token, SELECTORS.allowance + padded(client) + padded(book))) < amount) {
+    say(`Permit ${show.tokens(amount)} tokens (reward and deposit) in the wallet: a signature, no transaction`);
+    const permit = await permitted(ask, call, { client, token, book, amount, chainId });
+    if (permit) {
+      data = putWithPermitCall(whole, permit);
+    } else {
+      say(`This wallet signs no permits: approve ${show.tokens(amount)} tokens (reward and deposit) in it`);
+      await mined(ask, await ask("eth_sendTransaction", [{ from: client, to: token, data: approveCall(book, amount) }]));
+    }
+  }
   // Now a refusal costs nothing: ask before sending.
-  const oid = await call(book, putCall(whole), client);
+  const oid = await call(book, data, client);
   say("Place the order in the wallet");
-  await mined(ask, await ask("eth_sendTransaction", [{ from: client, to: book, data: putCall(whole) }]));
+  await mined(ask, await ask("eth_sendTransaction", [{ from: client, to: book, data }]));
   if (!HEX32.test(oid)) throw new Refusal("The contract gave no order id.");
   return oid;
+}
+
+// A permit that the token takes, or null where the wallet gives none; throws if the person declines.
+async function permitted(ask, call, { client, token, book, amount, chainId }) {
+  const name = stringIn(await call(token, SELECTORS.name));
+  const nonce = BigInt(await call(token, SELECTORS.nonces + padded(client)));
+  const { timestamp } = await ask("eth_getBlockByNumber", ["latest", false]);
+  const deadline = BigInt(timestamp) + PERMIT_S;
+  const message = { owner: client, spender: book, value: amount, nonce, deadline };
+  try {
+    const document = permitDocument({ name, address: token }, chainId, message);
+    const parts = signature(await ask("eth_signTypedData_v4", [client, JSON.stringify(document)]));
+    const permit = parts && { deadline, ...parts };
+    // The token says whether it is one: contracts that are accounts, for example, sign otherwise.
+    if (permit) await call(token, permitCall(client, book, amount, permit), client);
+    return permit;
+  } catch (reason) {
+    if (reason?.code === DECLINED) throw reason;
+    return null;
+  }
 }
 
 async function mined(ask, hash) {

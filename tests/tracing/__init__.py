@@ -1,0 +1,1 @@
+"""Traces of orders, as a real OTLP receiver gets them."""
