@@ -18,6 +18,7 @@ import uvicorn
 from aggregator.api.app import build_app
 from aggregator.config import AggregatorConfig, InvalidConfig
 from aggregator.journal.journal import Journal
+from aggregator.ledger.rules import RULES, Rulebook
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.node import Aggregator
@@ -29,7 +30,8 @@ from aggregator.pbft.quorum import Members
 from aggregator.update.service import UpdateService
 from protocol.chain.client import ChainClient, connect
 from protocol.endpoint import link_address
-from protocol.errors import ChainError, ProtocolError
+from protocol.errors import ChainError, ProtocolError, UnknownVersion
+from protocol.version import beyond
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class _Server(uvicorn.Server):
 class Service:
     """One running aggregator."""
 
-    def __init__(self, config: AggregatorConfig) -> None:
+    def __init__(self, config: AggregatorConfig, rules: Rulebook = RULES) -> None:
         self._config = config
         key, book = config.key(), config.book()
         self._chain = ChainClient(connect(config.rpc_url, book.chain_id), book, key)
@@ -59,7 +61,7 @@ class Service:
                 f"0x{key.address.hex()} is no member of the committee; governance appoints members"
             )
         self._journal = Journal.at(config.data_dir / "journal")
-        self._links = Links(LinkKey.derive(key), config.link_listen)
+        self._links = Links(LinkKey.derive(key), config.link_listen, rules.versions)
         self._node = Aggregator(
             members=Members(domain=self._chain.domain, addresses=committees[1]),
             key=key,
@@ -69,6 +71,7 @@ class Service:
             confirmations=self._chain.parameter("confirmations"),
             send=self._send,
             limits=Limits(view_timeout_ms=config.view_timeout_ms, relay_votes=config.relay_votes),
+            rules=rules,
         )
         self._node.committees.update(committees)
         self._update = UpdateService(
@@ -86,12 +89,15 @@ class Service:
             self._links.send(to, message)
 
     def _alarms(self) -> list[str]:
-        raised = (self._node.chain_alarm, self._node.repair_alarm, self._update.alarm)
+        node = self._node
+        raised = (node.chain_alarm, node.repair_alarm, node.version_alarm, self._update.alarm)
         return [alarm for alarm in raised if alarm]
 
     async def run(self) -> None:
         """Recover, listen, take part; returns after SIGTERM or SIGINT."""
         await asyncio.to_thread(self._node.recover)
+        if self._node.state.origin is None:
+            await asyncio.to_thread(self._require_known_version)
         # What was recovered lives as long as the process: to look through it for garbage stops all else.
         gc.collect()
         gc.freeze()
@@ -145,6 +151,12 @@ class Service:
                 await asyncio.gather(*tasks, return_exceptions=True)
             await self._links.close()
             self._journal.close()
+
+    def _require_known_version(self) -> None:
+        """A ledger that begins now begins, or is taken over, under what the chain says."""
+        version, known = self._chain.parameter("protocol_version"), self._node.rules.versions
+        if version not in known:
+            raise UnknownVersion(beyond(version, None, known))
 
     def _listen(self) -> socket.socket:
         where = (self._config.api_host, self._config.api_port)
@@ -200,14 +212,14 @@ class Service:
         return peers
 
 
-def run(config: AggregatorConfig) -> None:
-    """Run an aggregator until it is told to stop.
+def run(config: AggregatorConfig, rules: Rulebook = RULES) -> None:
+    """Run an aggregator that executes by ``rules`` until it is told to stop.
 
     Raises:
         ProtocolError: what ended it: a full disk, a damaged journal, a taken address.
     """
     try:
-        asyncio.run(Service(config).run())
+        asyncio.run(Service(config, rules).run())
     except* ProtocolError as failures:
         raise _first(failures) from None
 

@@ -30,6 +30,7 @@ from aggregator.links.reading import WaysIn
 from aggregator.links.tls import context_for
 from aggregator.pbft.messages import LinkMessage, decode_message, encode_message
 from protocol.errors import InvalidEncoding
+from protocol.version import SUPPORTED, Versions
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,14 @@ class Peer:
 class Links:
     """All links of one aggregator: in a running event loop, `start`, `set_peers`, then send and receive."""
 
-    def __init__(self, key: LinkKey, listen: str) -> None:
+    def __init__(self, key: LinkKey, listen: str, versions: Versions = SUPPORTED) -> None:
         self.counters: Counter[str] = Counter()
         self._key = key
         self._listen = listen
         self._context = context_for(key)
         self._steps = Steps()
-        self._dialler = Dialler(self._context, self.counters, self._steps)
+        self._versions = versions
+        self._dialler = Dialler(self._context, self.counters, self._steps, versions)
         self._ways_in = WaysIn(self.counters)
         self._door: Door | None = None
         self._peers: dict[int, Peer] = {}
@@ -85,6 +87,7 @@ class Links:
             steps=self._steps,
             registered=self._is_registered,
             admit=self._ways_in.admit,
+            versions=self._versions,
         )
 
     def _is_registered(self, key: bytes) -> bool:

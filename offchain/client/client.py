@@ -39,7 +39,7 @@ from offchain.watching import Update, watch
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import Key, sha256
-from protocol.errors import ChainError, InvalidArtifact, InvalidDocument
+from protocol.errors import ChainError, InvalidArtifact, InvalidDocument, UnknownVersion
 from protocol.keyfile import read_key
 from protocol.rewards import bps_of
 from protocol.task import (
@@ -51,6 +51,7 @@ from protocol.task import (
     make_task,
 )
 from protocol.transactions import Order, data_root, order_id
+from protocol.version import SUPPORTED, beyond
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ class Client:
 
         Raises:
             InvalidDocument: the task or the order would be refused; nothing was spent.
+            UnknownVersion: this software does not know the network's rules; nothing was spent.
             ChainError: no funds, or the chain refused; the reward is untouched.
         """
         if self.key is None:
@@ -151,6 +153,8 @@ class Client:
             )
         chain = self.chain()
         parameters = chain.read_parameters()
+        if parameters["protocol_version"] not in SUPPORTED:
+            raise UnknownVersion(beyond(parameters["protocol_version"], None, SUPPORTED))
         deposit = deposit_wei
         if deposit is None:
             deposit = bps_of(reward_wei, parameters["min_deposit_bps"])

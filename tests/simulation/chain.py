@@ -55,6 +55,7 @@ class Chain:
         providers: tuple[bytes, ...],
         orders: list[Order],
         choose: random.Random,
+        raise_at: int = 0,
     ) -> None:
         self.committees = {1: members}
         """Members by epoch."""
@@ -69,6 +70,11 @@ class Chain:
             self._blocks[12 + 5 * number] = [more]
         for number, newcomer in enumerate(newcomers):
             self._blocks[3 + 4 * number] = [self._change(2 + number, newcomer)]
+
+        if raise_at:
+            # Not alone in its block, where orders or newcomers come in the same.
+            raised = ParameterChanged(key="protocol_version", value=2)
+            self._blocks.setdefault(raise_at, []).append(raised)
 
     def _change(self, epoch: int, newcomer: bytes) -> CommitteeChanged:
         stay = list(self.committees[epoch - 1])
