@@ -61,7 +61,12 @@ class Service:
                 f"0x{key.address.hex()} is no member of the committee; governance appoints members"
             )
         self._journal = Journal.at(config.data_dir / "journal")
-        self._links = Links(LinkKey.derive(key), config.link_listen, rules.versions)
+        self._key = key
+        self._registered_key = self._chain.endpoint_of(key.address)[1]
+        """The link key that the others expect of this member, as the chain said last."""
+        self._refused_key = b""
+        """A registered key that is none of this account's, once that has been told."""
+        self._links = Links(LinkKey.registered(key, self._registered_key), config.link_listen, rules.versions)
         self._node = Aggregator(
             members=Members(domain=self._chain.domain, addresses=committees[1]),
             key=key,
@@ -189,8 +194,24 @@ class Service:
                 peers = await asyncio.to_thread(self._read_peers)
             except ChainError as reason:
                 log.warning("%s; known links stay", reason)
+            self._take_up_link_key()
             if peers:
                 self._links.set_peers(peers)
+
+    def _take_up_link_key(self) -> None:
+        """Follow the registry to another link key of this account (``dtn aggregator rotate-link``)."""
+        if self._registered_key in (self._links.key, self._refused_key):
+            return
+        if LinkKey.number_of(self._key, self._registered_key) is None:
+            self._refused_key = self._registered_key
+            log.error(
+                "the registered link key 0x%s is none of this account's: the other members refuse this one; "
+                "run `dtn aggregator rotate-link`",
+                self._registered_key.hex(),
+            )
+            return
+        self._links.rekey(LinkKey.registered(self._key, self._registered_key))
+        log.info("the link key is 0x%s from now on, as registered", self._registered_key.hex())
 
     def _read_committees(self, known: Mapping[int, tuple[bytes, ...]]) -> dict[int, tuple[bytes, ...]]:
         """The committees of all epochs so far; those that are ``known`` are not asked for again."""
@@ -206,6 +227,8 @@ class Service:
         peers = {}
         for index, account in enumerate((*ordering, *(who for who in appointed if who not in ordering))):
             endpoint, link_key = self._chain.endpoint_of(account)
+            if account == self._key.address:
+                self._registered_key = link_key
             address = link_address(endpoint)
             if address is not None:
                 peers[index] = Peer(index=index, address=address, link_key=link_key)

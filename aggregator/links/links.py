@@ -93,6 +93,23 @@ class Links:
     def _is_registered(self, key: bytes) -> bool:
         return key in self._senders
 
+    @property
+    def key(self) -> bytes:
+        """The public half of the link key that new connections prove."""
+        return self._key.public
+
+    def rekey(self, key: LinkKey) -> None:
+        """Prove another key from now on.
+
+        Connections that stand under the one before stay until the other side, which has read of the change as
+        well, ends them: so none is missing longer than it takes to dial again.
+        """
+        self._key = key
+        self._context = context_for(key)
+        self._dialler.context = self._context
+        if self._door is not None:
+            self._door.context = self._context
+
     def set_peers(self, peers: Mapping[int, Peer]) -> None:
         """Connect to exactly these members, and let exactly these in."""
         self._senders = {peer.link_key: peer.index for peer in peers.values()}

@@ -46,7 +46,9 @@ class Door:
         versions: Versions,
     ) -> None:
         self._welcome = welcome(versions)
-        self._context, self._counters, self._steps = context, counters, steps
+        self.context = context
+        """What new connections are accepted with."""
+        self._counters, self._steps = counters, steps
         self._registered, self._admit = registered, admit
         self._unproved: dict[asyncio.Task[None], None] = {}
         self._loop = asyncio.get_running_loop()
@@ -82,7 +84,7 @@ class Door:
         admitted = False
         try:
             prepare(connection)
-            channel = Channel(self._context, dialled=False)
+            channel = Channel(self.context, dialled=False)
             await Handshake(connection, channel, self._steps, HANDSHAKE_S).prove(self._registered)
             await self._loop.sock_sendall(connection, channel.encrypt(self._welcome))
             admitted = True

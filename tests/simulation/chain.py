@@ -93,6 +93,7 @@ class Chain:
     def _setup(members: tuple[bytes, ...], providers: tuple[bytes, ...]) -> list[AnyChainEvent]:
         stake = 10**21
         return [
+            ParameterChanged(key="protocol_version", value=1),  # a deployment says all of them
             ParameterChanged(key="reveal_s", value=4),
             ParameterChanged(key="update_s", value=2),
             CommitteeChanged(epoch=1, members=members, threshold=threshold(members)),
