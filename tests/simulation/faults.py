@@ -148,6 +148,7 @@ class Faults:
             crash_every_ms=0,
             pause_every_ms=0,
             skew_ms=0,
+            raise_at=0,
             newcomers=0,
             chain_lag=0,
             delay_ms=(1, 5),
