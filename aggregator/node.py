@@ -187,6 +187,8 @@ class Aggregator(Member):
             return "this aggregator is not in the committee now"
         if self._transfer is not None:
             return "it takes over the ledger from other members"
+        if self.outdated:
+            return self.version_alarm
         return None if self.replica.active else "changing view"
 
     @property

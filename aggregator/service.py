@@ -18,6 +18,7 @@ import uvicorn
 from aggregator.api.app import build_app
 from aggregator.config import AggregatorConfig, InvalidConfig
 from aggregator.journal.journal import Journal
+from aggregator.ledger.rules import RULES, Rulebook
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.node import Aggregator
@@ -31,7 +32,8 @@ from aggregator.update.service import UpdateService
 from protocol import tracing
 from protocol.chain.client import ChainClient, connect
 from protocol.endpoint import link_address
-from protocol.errors import ChainError, ProtocolError
+from protocol.errors import ChainError, ProtocolError, UnknownVersion
+from protocol.version import beyond
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class _Server(uvicorn.Server):
 class Service:
     """One running aggregator."""
 
-    def __init__(self, config: AggregatorConfig) -> None:
+    def __init__(self, config: AggregatorConfig, rules: Rulebook = RULES) -> None:
         self._config = config
         key, book = config.key(), config.book()
         self._chain = ChainClient(connect(config.rpc_url, book.chain_id), book, key)
@@ -61,7 +63,12 @@ class Service:
                 f"0x{key.address.hex()} is no member of the committee; governance appoints members"
             )
         self._journal = Journal.at(config.data_dir / "journal")
-        self._links = Links(LinkKey.derive(key), config.link_listen)
+        self._key = key
+        self._registered_key = self._chain.endpoint_of(key.address)[1]
+        """The link key that the others expect of this member, as the chain said last."""
+        self._refused_key = b""
+        """A registered key that is none of this account's, once that has been told."""
+        self._links = Links(LinkKey.registered(key, self._registered_key), config.link_listen, rules.versions)
         self._node = Aggregator(
             members=Members(domain=self._chain.domain, addresses=committees[1]),
             key=key,
@@ -71,6 +78,7 @@ class Service:
             confirmations=self._chain.parameter("confirmations"),
             send=self._send,
             limits=Limits(view_timeout_ms=config.view_timeout_ms, relay_votes=config.relay_votes),
+            rules=rules,
         )
         self._node.committees.update(committees)
         if tracing.enabled():
@@ -90,12 +98,15 @@ class Service:
             self._links.send(to, message)
 
     def _alarms(self) -> list[str]:
-        raised = (self._node.chain_alarm, self._node.repair_alarm, self._update.alarm)
+        node = self._node
+        raised = (node.chain_alarm, node.repair_alarm, node.version_alarm, self._update.alarm)
         return [alarm for alarm in raised if alarm]
 
     async def run(self) -> None:
         """Recover, listen, take part; returns after SIGTERM or SIGINT."""
         await asyncio.to_thread(self._node.recover)
+        if self._node.state.origin is None:
+            await asyncio.to_thread(self._require_known_version)
         # What was recovered lives as long as the process: to look through it for garbage stops all else.
         gc.collect()
         gc.freeze()
@@ -150,6 +161,12 @@ class Service:
             await self._links.close()
             self._journal.close()
 
+    def _require_known_version(self) -> None:
+        """A ledger that begins now begins, or is taken over, under what the chain says."""
+        version, known = self._chain.parameter("protocol_version"), self._node.rules.versions
+        if version not in known:
+            raise UnknownVersion(beyond(version, None, known))
+
     def _listen(self) -> socket.socket:
         where = (self._config.api_host, self._config.api_port)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -181,8 +198,24 @@ class Service:
                 peers = await asyncio.to_thread(self._read_peers)
             except ChainError as reason:
                 log.warning("%s; known links stay", reason)
+            self._take_up_link_key()
             if peers:
                 self._links.set_peers(peers)
+
+    def _take_up_link_key(self) -> None:
+        """Follow the registry to another link key of this account (``dtn aggregator rotate-link``)."""
+        if self._registered_key in (self._links.key, self._refused_key):
+            return
+        if LinkKey.number_of(self._key, self._registered_key) is None:
+            self._refused_key = self._registered_key
+            log.error(
+                "the registered link key 0x%s is none of this account's: the other members refuse this one; "
+                "run `dtn aggregator rotate-link`",
+                self._registered_key.hex(),
+            )
+            return
+        self._links.rekey(LinkKey.registered(self._key, self._registered_key))
+        log.info("the link key is 0x%s from now on, as registered", self._registered_key.hex())
 
     def _read_committees(self, known: Mapping[int, tuple[bytes, ...]]) -> dict[int, tuple[bytes, ...]]:
         """The committees of all epochs so far; those that are ``known`` are not asked for again."""
@@ -198,20 +231,22 @@ class Service:
         peers = {}
         for index, account in enumerate((*ordering, *(who for who in appointed if who not in ordering))):
             endpoint, link_key = self._chain.endpoint_of(account)
+            if account == self._key.address:
+                self._registered_key = link_key
             address = link_address(endpoint)
             if address is not None:
                 peers[index] = Peer(index=index, address=address, link_key=link_key)
         return peers
 
 
-def run(config: AggregatorConfig) -> None:
-    """Run an aggregator until it is told to stop.
+def run(config: AggregatorConfig, rules: Rulebook = RULES) -> None:
+    """Run an aggregator that executes by ``rules`` until it is told to stop.
 
     Raises:
         ProtocolError: what ended it: a full disk, a damaged journal, a taken address.
     """
     try:
-        asyncio.run(Service(config).run())
+        asyncio.run(Service(config, rules).run())
     except* ProtocolError as failures:
         raise _first(failures) from None
 

@@ -20,7 +20,14 @@ from prometheus_client.core import Metric
 
 from offchain.answers import Orders, fetch_detail, fetch_open, fetch_stakes, read
 from offchain.config import ActorConfig
-from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
+from offchain.network import (
+    LedgerRefused,
+    Network,
+    NetworkError,
+    NetworkFile,
+    NotFound,
+    unknown_version,
+)
 from offchain.retention import Retention
 from offchain.standing import Meters, Monitor
 from offchain.storage import Gateway, NotStored
@@ -40,6 +47,7 @@ MOST_LISTED: Final = 500
 """Running orders that are looked at, the best paid first."""
 MOST_ASKED: Final = 16
 """Orders that are asked about in one look at what is settled."""
+LOOK_AT_VERSION_S: Final = 30.0
 ROUNDS_TO_TRUST = 30
 """While the chain is silent, it is asked for the committee once in so many rounds."""
 
@@ -62,6 +70,9 @@ class Actor:
         self.store = open_store(config)
         self.retention = Retention(config.data_dir / "needed", config.keep_s)
         self._looked_at_settled_s = -LOOK_AT_SETTLED_S
+        self._looked_at_version_s = -LOOK_AT_VERSION_S
+        self.outdated: str | None = None
+        """Why newer software is needed, as the aggregator asked last says; none in good times."""
         self._next_asked = 0
         self._doubted = False
         """Whether it was said that the chain does not answer."""
@@ -137,6 +148,7 @@ class Actor:
                     if not trusting and rounds % ROUNDS_TO_TRUST == 0:
                         trusting = self.trust_committee()
                     rounds += 1
+                    self.look_at_version()
                     self.act()
                     if down:
                         log.info("the network answers again")
@@ -174,6 +186,18 @@ class Actor:
             self._doubted = True
             return False
         return True
+
+    def look_at_version(self) -> None:
+        """Say when the network follows, or is about to follow, rules that this software does not know.
+
+        One aggregator says so: it is told, once, and the work goes on as well as it can.
+        """
+        if time.monotonic() - self._looked_at_version_s < LOOK_AT_VERSION_S:
+            return
+        self._looked_at_version_s = time.monotonic()
+        before, self.outdated = self.outdated, unknown_version(self.network.get("/v1/status"))
+        if self.outdated is not None and self.outdated != before:
+            log.error("%s", self.outdated)
 
     def warn_unless_staked(self) -> None:
         """Say at once what the ledger would say of every piece of work: too little stake."""

@@ -29,6 +29,7 @@ from protocol.logs import about
 from protocol.signer import Signer
 from protocol.transactions import SignedTransaction, Transaction, sign_transaction, transaction_to_json
 from protocol.typed_data import Domain
+from protocol.version import SUPPORTED, Versions, beyond
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,21 @@ class NetworkFile(BaseModel):
     def domain(self) -> Domain:
         """The network's EIP-712 domain."""
         return Domain(self.address_book.chain_id, bytes.fromhex(self.address_book.parameters[2:]))
+
+
+def unknown_version(status: Mapping[str, Any], known: Versions = SUPPORTED) -> str | None:
+    """Why software that knows these protocol versions cannot go on with the network, or will not be able to.
+
+    ``status`` is what an aggregator answers to ``/v1/status``; None while all is well, or it does not say.
+    """
+    version, upgrade = status.get("protocolVersion"), status.get("protocolUpgrade")
+    if isinstance(version, int) and version not in known:
+        return beyond(version, None, known)
+    if isinstance(upgrade, Mapping):
+        version, first = upgrade.get("version"), upgrade.get("first")
+        if isinstance(version, int) and isinstance(first, int) and version not in known:
+            return beyond(version, first, known)
+    return None
 
 
 class Network:

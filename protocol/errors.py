@@ -6,6 +6,7 @@
     ├── InvalidDocument       a task document that cannot be read or does not fit the protocol
     ├── InvalidArtifact       a model file or data fragment that is not what it must be
     ├── InvalidEncoding       bytes that do not decode to the message they claim to be
+    ├── UnknownVersion        rules of a protocol version that this software does not know
     ├── ChainError            the chain refused, or cannot be reached
     └── SignerError           no signature from an external signer
         ├── SignerUnavailable it does not answer, or not as a signer does
@@ -40,6 +41,10 @@ class InvalidArtifact(ProtocolError):
 
 class InvalidEncoding(ProtocolError):
     """Bytes that do not decode to the message they claim to be."""
+
+
+class UnknownVersion(ProtocolError):
+    """Rules of a protocol version that this software does not know."""
 
 
 class ChainError(ProtocolError):

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.version import FIRST_VERSION, MAX_VERSION, SUPPORTED
+
 TOKEN_WEI: Final = 10**18
 DAY_S: Final = 86_400
 BPS: Final = 10_000
@@ -72,6 +74,12 @@ PARAMETERS: Final[dict[str, ParameterRule]] = {
     "appeal_s": _seconds(3600, "window for appeals once a verdict stands"),
     "update_s": _seconds(3600, "length of the update cycle (one settlement per cycle)"),
     "confirmations": ParameterRule(12, 0, 1000, "blocks an origin lies behind the chain's head"),
+    "protocol_version": ParameterRule(
+        SUPPORTED.high,
+        FIRST_VERSION,
+        MAX_VERSION,
+        "rules of the ledger; a higher one takes over 257 batches after the ledger learns of it",
+    ),
     # Stakes.
     "min_stake_provider_wei": _wei(100, "smallest stake of a provider"),
     "min_stake_validator_wei": _wei(200, "smallest stake of a validator"),

@@ -105,6 +105,8 @@ class HeadRow(Row, frozen=True):
     ordering: CommitteeRow
     handover: int | None
     lead: int
+    version: int
+    upgrade: Any
     sealed: tuple[bytes, ...]
     penalties: Any
     unbonding: Any

@@ -27,7 +27,7 @@ from aggregator.api.writes import add_writes
 from aggregator.ledger.state import Node
 from aggregator.node import Aggregator, now_ms
 from protocol.endpoint import api_address
-from protocol.version import PROTOCOL_VERSION, software_version
+from protocol.version import software_version
 
 REQUESTS_PER_S: Final = 50
 """What one address may ask, unless the operator says otherwise."""
@@ -108,7 +108,10 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms, order_book: str | 
                     "orders": order_book,
                 },
                 "version": software_version(),
-                "protocolVersion": PROTOCOL_VERSION,
+                "protocolVersion": state.version,
+                "protocolUpgrade": state.upgrade
+                and {"version": state.upgrade.version, "first": state.upgrade.first},
+                "protocolSupported": [node.rules.versions.low, node.rules.versions.high],
                 "member": node.index,
                 "committeeEpoch": node.members.epoch,
                 "handover": state.handover,

@@ -39,7 +39,7 @@ BURST_S: Final = 4.0
 MAX_QUERY_BYTES: Final = 4_096
 LONG_LIVED: Final = "/v1/events"
 WITHOUT_COMMITTEE: Final = ("/v1/status", "/v1/committee")
-"""What an aggregator answers even while it is no member."""
+"""What an aggregator answers even while it is no member, or halted."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _EXPOSED: Final = "ETag, Retry-After, X-Request-Id"
@@ -156,6 +156,9 @@ class Gate:
         if path.startswith("/v1/") and path not in WITHOUT_COMMITTEE and self._node.index is None:
             # It may be far behind, cut off from the others.
             return error_answer(503, "NoMember", "this aggregator is not in the committee now; ask another")
+        if path.startswith("/v1/") and path not in WITHOUT_COMMITTEE and self._node.outdated:
+            # The ledger that it has is not the network's any more.
+            return error_answer(503, "Outdated", f"{self._node.version_alarm}; ask another aggregator")
         return None
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from aggregator.api import views
 from aggregator.api.feed import Feed
 from aggregator.node import Aggregator, now_ms
-from protocol.version import PROTOCOL_VERSION, software_version
+from protocol.version import software_version
 
 MAX_LABELS: Final = 64
 """Values of one label; what is beyond is counted together as ``other``."""
@@ -77,10 +77,10 @@ class AggregatorCollector(Collector):
         replica, events = node.replica, node.counters.events
         build = GaugeMetricFamily(
             "dtn_build_info",
-            "Always 1: role, software version and protocol version.",
+            "Always 1: role, software version and newest protocol version that it knows.",
             labels=["role", "version", "protocol"],
         )
-        build.add_metric(["aggregator", software_version(), str(PROTOCOL_VERSION)], 1)
+        build.add_metric(["aggregator", software_version(), str(node.rules.versions.high)], 1)
         yield build
         yield _gauge("dtn_ready", "1 while clients are well served here; /readyz says why not.", node.ready)
         yield _gauge("dtn_view", "The view this member is in.", replica.view)

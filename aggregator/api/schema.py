@@ -39,12 +39,21 @@ class NetworkOf(_Exact):
     orders: Hex | None
 
 
+class UpgradeOf(_Exact):
+    """A protocol version that takes over with batch ``first``."""
+
+    version: int
+    first: int
+
+
 class Status(_Exact):
     """Where one member stands."""
 
     network: NetworkOf
     version: str
     protocolVersion: int
+    protocolUpgrade: UpgradeOf | None
+    protocolSupported: tuple[int, int]
     member: int | None
     committeeEpoch: int
     handover: int | None

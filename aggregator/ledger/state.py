@@ -19,6 +19,7 @@ from protocol.parameters import DEFAULTS, Parameters
 from protocol.roles import Role
 from protocol.transactions import Order
 from protocol.typed_data import Domain
+from protocol.version import FIRST_VERSION
 
 HANDOVER_LEAD: Final = 256
 """Batches between the one that takes a committee change in and the hand-over.
@@ -105,6 +106,15 @@ class Committee:
     epoch: int = 0
     members: tuple[bytes, ...] = ()
     threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """Rules of a higher protocol version that the chain has named."""
+
+    version: int
+    first: int
+    """The first batch that is executed by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +243,10 @@ class State:
     """The last sequence number that ``ordering`` orders, once the chain has named another committee."""
     lead: int = HANDOVER_LEAD
     """How many batches after the change was taken in the hand-over lies; see `HANDOVER_LEAD`."""
+    version: int = FIRST_VERSION
+    """The protocol version by whose rules the last batch was executed; see `aggregator.ledger.rules`."""
+    upgrade: Upgrade | None = None
+    """The version that takes over, once the chain has named one."""
     nodes: Mapping[bytes, Node] = field(default_factory=Map)
     nonces: Mapping[bytes, int] = field(default_factory=Map)
     table: Mapping[bytes, Entry] = field(default_factory=Map)

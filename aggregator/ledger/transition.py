@@ -8,6 +8,9 @@ A block is one batch that the committee ordered. In this sequence, always:
 4. at the end of an update cycle the settlement report is made (PoT ``Manage.Update``);
 5. at the agreed sequence number after a committee change the new committee takes over the ordering.
 
+By which version of the rules a block is executed is decided in `aggregator.ledger.rules`; what differs
+between versions asks ``state.version``.
+
 Undecodable or badly signed transactions get a result too: the function is total, whatever a batch holds.
 """
 
@@ -22,7 +25,17 @@ from aggregator.ledger.events import LedgerEvent, OrderTaken
 from aggregator.ledger.penalties import punish
 from aggregator.ledger.refusals import Refused, StaleNonce, UnknownOrder, WrongKind
 from aggregator.ledger.settlement import is_due, make_report, next_report_ms, remake_report, settle
-from aggregator.ledger.state import Committee, Entry, Node, Origin, Outcome, Receipt, State, Unbonding
+from aggregator.ledger.state import (
+    Committee,
+    Entry,
+    Node,
+    Origin,
+    Outcome,
+    Receipt,
+    State,
+    Unbonding,
+    Upgrade,
+)
 from aggregator.ledger.tasks import PROTOCOLS
 from protocol.chain_events import (
     AnyChainEvent,
@@ -243,6 +256,8 @@ def _take_event(draft: Draft, event: AnyChainEvent) -> None:
             if event.key in PARAMETERS:
                 parameters = draft.state.parameters.with_value(event.key, event.value)
                 draft.state = dataclasses.replace(draft.state, parameters=parameters)
+            if event.key == "protocol_version":
+                draft.state = _announce(draft.state, event.value)
         case Settled():
             settle(draft, event.epoch, event.transaction_hash, event.gas_used)
 
@@ -252,6 +267,20 @@ def _appoint(state: State) -> State:
     if not state.ordering.members:
         return dataclasses.replace(state, ordering=state.committee)
     return dataclasses.replace(state, handover=state.handover or state.sequence + state.lead)
+
+
+def _announce(state: State, version: int) -> State:
+    """Let the rules of a higher version take over, as far from here as a committee that was appointed.
+
+    Named again, it comes when it was to come. There is no way back: the version in force, or a lower one,
+    only calls off what has not begun.
+    """
+    if version <= state.version:
+        return dataclasses.replace(state, upgrade=None)
+    if state.upgrade is not None and state.upgrade.version == version:
+        return state
+    upgrade = Upgrade(version=version, first=state.sequence + state.lead + 1)
+    return dataclasses.replace(state, upgrade=upgrade)
 
 
 def _take_order(draft: Draft, event: OrderPlaced) -> None:

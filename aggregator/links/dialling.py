@@ -22,6 +22,7 @@ from aggregator.links.address import Resolver, parse
 from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.handshake import Handshake, Steps, prepare
 from aggregator.links.tls import MAX_DATA_BYTES, MAX_RECORDS, Channel
+from protocol.version import Versions
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ WELCOME_S: Final = 30.0
 class Dialler:
     """What all ways out of one member share."""
 
-    def __init__(self, context: SSL.Context, counters: Counter[str], steps: Steps) -> None:
-        self.context, self.counters = context, counters
+    def __init__(
+        self, context: SSL.Context, counters: Counter[str], steps: Steps, versions: Versions
+    ) -> None:
+        self.context, self.counters, self.versions = context, counters, versions
         self.steps = steps
         self.resolver = Resolver()
         self._unsent: list[WayOut] = []
@@ -185,7 +188,7 @@ class WayOut:
         family, host = await self._dialler.resolver.resolve(self._where[0])
         with socket.socket(family, socket.SOCK_STREAM) as connection:
             prepare(connection)
-            channel = Channel(self._dialler.context, dialled=True)
+            channel = Channel(self._dialler.context, dialled=True, versions=self._dialler.versions)
             # The hello first: whoever accepts a connection does not wait long for it.
             await self._dialler.steps.turn(begun=False)
             hello = channel.advance(b"")

@@ -14,4 +14,4 @@ class LinkBroken(ProtocolError):
 
 
 class OtherVersion(LinkBroken):
-    """The other side is who it must be, and follows rules of another version."""
+    """The other side is who it must be, and knows no protocol version that this one does."""

@@ -30,6 +30,7 @@ from aggregator.links.reading import WaysIn
 from aggregator.links.tls import context_for
 from aggregator.pbft.messages import LinkMessage, decode_message, encode_message
 from protocol.errors import InvalidEncoding
+from protocol.version import SUPPORTED, Versions
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,14 @@ class Peer:
 class Links:
     """All links of one aggregator: in a running event loop, `start`, `set_peers`, then send and receive."""
 
-    def __init__(self, key: LinkKey, listen: str) -> None:
+    def __init__(self, key: LinkKey, listen: str, versions: Versions = SUPPORTED) -> None:
         self.counters: Counter[str] = Counter()
         self._key = key
         self._listen = listen
         self._context = context_for(key)
         self._steps = Steps()
-        self._dialler = Dialler(self._context, self.counters, self._steps)
+        self._versions = versions
+        self._dialler = Dialler(self._context, self.counters, self._steps, versions)
         self._ways_in = WaysIn(self.counters)
         self._door: Door | None = None
         self._peers: dict[int, Peer] = {}
@@ -85,10 +87,28 @@ class Links:
             steps=self._steps,
             registered=self._is_registered,
             admit=self._ways_in.admit,
+            versions=self._versions,
         )
 
     def _is_registered(self, key: bytes) -> bool:
         return key in self._senders
+
+    @property
+    def key(self) -> bytes:
+        """The public half of the link key that new connections prove."""
+        return self._key.public
+
+    def rekey(self, key: LinkKey) -> None:
+        """Prove another key from now on.
+
+        Connections that stand under the one before stay until the other side, which has read of the change as
+        well, ends them: so none is missing longer than it takes to dial again.
+        """
+        self._key = key
+        self._context = context_for(key)
+        self._dialler.context = self._context
+        if self._door is not None:
+            self._door.context = self._context
 
     def set_peers(self, peers: Mapping[int, Peer]) -> None:
         """Connect to exactly these members, and let exactly these in."""

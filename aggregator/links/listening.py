@@ -18,8 +18,9 @@ from OpenSSL import SSL
 from aggregator.links.address import family_of, parse
 from aggregator.links.errors import LinkBroken, LinkError
 from aggregator.links.handshake import Handshake, Steps, prepare
-from aggregator.links.tls import WELCOME, Channel
+from aggregator.links.tls import Channel, welcome
 from aggregator.pbft.messages import MAX_MEMBERS
+from protocol.version import Versions
 
 MAX_UNPROVED: Final = 2 * MAX_MEMBERS
 """Room for a whole committee that comes at once; about 40 MiB when all are in the midst of a handshake."""
@@ -42,8 +43,12 @@ class Door:
         steps: Steps,
         registered: Callable[[bytes], bool],
         admit: Callable[[socket.socket, Channel], None],
+        versions: Versions,
     ) -> None:
-        self._context, self._counters, self._steps = context, counters, steps
+        self._welcome = welcome(versions)
+        self.context = context
+        """What new connections are accepted with."""
+        self._counters, self._steps = counters, steps
         self._registered, self._admit = registered, admit
         self._unproved: dict[asyncio.Task[None], None] = {}
         self._loop = asyncio.get_running_loop()
@@ -79,9 +84,9 @@ class Door:
         admitted = False
         try:
             prepare(connection)
-            channel = Channel(self._context, dialled=False)
+            channel = Channel(self.context, dialled=False)
             await Handshake(connection, channel, self._steps, HANDSHAKE_S).prove(self._registered)
-            await self._loop.sock_sendall(connection, channel.encrypt(WELCOME))
+            await self._loop.sock_sendall(connection, channel.encrypt(self._welcome))
             admitted = True
         except TimeoutError:
             self._counters["handshakes_late"] += 1

@@ -2,8 +2,9 @@
 
 A link key signs its own certificate; both ends show one. Nothing in a certificate is believed but its Ed25519
 key, which the handshake proves; whether that key may be here is for the caller to say (`Channel.peer_key`).
-TLS 1.3 only. Data flows one way, from whoever dialled; the other side says one thing, `WELCOME`, once it has
-found the key among the registered ones. A dialler that was not welcomed knows that it was not heard.
+TLS 1.3 only. Data flows one way, from whoever dialled; the other side says one thing, its `welcome`, once it
+has found the key among the registered ones: which protocol versions it knows (two bytes). A dialler that
+knows none of them ends the connection; one that was not welcomed knows that it was not heard.
 
 A `Channel` takes bytes and gives bytes; sockets are its owner's. Bounds: `MAX_HANDSHAKE_BYTES` taken in
 before the link stands; after that one record. Every record must carry data: key updates, which cost the
@@ -24,7 +25,7 @@ from OpenSSL import SSL, crypto
 
 from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.keys import LinkKey
-from protocol.version import PROTOCOL_VERSION
+from protocol.version import SUPPORTED, Versions
 
 MAX_HANDSHAKE_BYTES: Final = 16 * 1024
 """Ten times what an honest handshake takes."""
@@ -32,13 +33,16 @@ MAX_DATA_BYTES: Final = 16 * 1024
 """Data in one record (RFC 8446, 5.1)."""
 MAX_RECORDS: Final = 2**24
 """Records under one key: AES-GCM allows 2^24.5 (RFC 8446, 5.5)."""
-WELCOME: Final = bytes([PROTOCOL_VERSION])
-"""One byte: the version of the rules that the member follows."""
 _HEADER_BYTES: Final = 5
 _MAX_OVERHEAD_BYTES: Final = 5 + 256
 _MAX_RECORD_BYTES: Final = MAX_DATA_BYTES + _MAX_OVERHEAD_BYTES
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+def welcome(versions: Versions) -> bytes:
+    """What a member says whose software knows these protocol versions: the lowest and the highest."""
+    return bytes([versions.low, versions.high])
 
 
 def context_for(key: LinkKey) -> SSL.Context:
@@ -64,9 +68,10 @@ def context_for(key: LinkKey) -> SSL.Context:
 class Channel:
     """One end of an encrypted connection."""
 
-    __slots__ = ("_partial", "_taken_bytes", "_tls", "dialled", "peer_key", "records")
+    __slots__ = ("_partial", "_taken_bytes", "_tls", "_versions", "dialled", "peer_key", "records")
 
-    def __init__(self, context: SSL.Context, *, dialled: bool) -> None:
+    def __init__(self, context: SSL.Context, *, dialled: bool, versions: Versions = SUPPORTED) -> None:
+        self._versions = versions
         self._tls = SSL.Connection(context, None)
         self.dialled = dialled
         if dialled:
@@ -101,7 +106,12 @@ class Channel:
         return self._leaving()
 
     def welcomed(self, data: bytes) -> bool:
-        """Whether bytes that arrived after the handshake bring the welcome; the dialler waits for it."""
+        """Whether bytes that arrived after the handshake bring the welcome; the dialler waits for it.
+
+        Raises:
+            OtherVersion: the other side knows no protocol version that this one does.
+            LinkBroken: this is no welcome.
+        """
         self._taken_bytes += len(data)
         if self._taken_bytes > MAX_HANDSHAKE_BYTES:
             raise LinkBroken("there is no end of the welcome")
@@ -113,13 +123,15 @@ class Channel:
             return False
         except SSL.Error as reason:
             raise LinkBroken(f"no welcome: {reason}") from reason
-        if said != WELCOME and len(said) == 1:
+        try:
+            theirs = Versions(*said)
+        except (ValueError, TypeError) as reason:
+            raise LinkBroken("this is no welcome") from reason
+        if not theirs.overlap(self._versions):
             raise OtherVersion(
-                f"the other side follows version {said[0]} of the protocol, this software "
-                f"{PROTOCOL_VERSION}: upgrade the older of the two"
+                f"the other side knows version {theirs} of the protocol, this software {self._versions}: "
+                "upgrade the older of the two"
             )
-        if said != WELCOME:
-            raise LinkBroken("this is no welcome")
         return True
 
     def encrypt(self, data: bytes | memoryview) -> bytes:

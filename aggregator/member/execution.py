@@ -13,12 +13,12 @@ from typing import Final
 
 from aggregator.journal.journal import Journal
 from aggregator.journal.pledge import NEVER
+from aggregator.ledger.rules import RULES, Rulebook
 from aggregator.ledger.state import genesis
 from aggregator.ledger.transition import (
     ACCEPTED,
     Applied,
     TransactionResult,
-    apply_block,
 )
 from aggregator.member.accusations import Accusations
 from aggregator.member.admission import Forwarders
@@ -94,7 +94,10 @@ class Execution:
         send: Outbox,
         limits: Limits | None = None,
         replica: type[Replica] = Replica,
+        rules: Rulebook = RULES,
     ) -> None:
+        self.rules = rules
+        """What this software can execute."""
         self.members = members
         """The committee that orders the next batch."""
         self.committees: dict[int, tuple[bytes, ...]] = {members.epoch: members.addresses}
@@ -117,9 +120,12 @@ class Execution:
         # The window may hold so many checkpoints above the stable one.
         self.checkpoints = Checkpoints(2 + self._limits.window // self._limits.checkpoint_interval)
         self._transfer: StateTransfer | None = None
+        self._strange: dict[int, tuple[int, str]] = {}
+        """By member that offers a ledger beyond this software: its sequence number, and why."""
         self._offer: SnapshotOffer | None = None
         """What the journal starts from, as far as others can check it."""
-        self._handover_since_ms: int | None = None
+        self._passing_since_ms: int | None = None
+        """Since when a hand-over or a version waits for its batch."""
         self._closing: Closing | None = None
         """The last checkpoint of the committee before this one."""
         self._proposed_ids: dict[int, set[bytes]] = {}
@@ -139,8 +145,28 @@ class Execution:
 
     @property
     def _voting_index(self) -> int | None:
-        """`index`, but none while this member does not know what it promised: then it only follows."""
-        return None if self._journal.forgetful is not None else self.index
+        """`index`, but none while this member only follows.
+
+        It does while it does not know what it promised, and where its software does not know the rules.
+        """
+        return None if self.outdated or self._journal.forgetful is not None else self.index
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the next batch is executed by rules that this software does not know."""
+        return self.rules.last_known(self.state) == self.state.sequence
+
+    @property
+    def version_alarm(self) -> str | None:
+        """Why this member halts, or will, unless newer software takes its place; none in good times."""
+        offered = next((reason for _, reason in self._strange.values()), None)
+        return self.rules.unknown_after(self.state) or offered
+
+    @property
+    def _fence(self) -> int | None:
+        """The last batch that this member takes part in as the ledger stands, once that is known."""
+        ends = (self.state.handover, self.rules.last_known(self.state))
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def repair_alarm(self) -> str | None:
@@ -158,8 +184,9 @@ class Execution:
         )
 
     def _apply(self, committed: Committed) -> Applied:
-        applied = apply_block(self.state, block_of(committed.sequence, committed.batch))
+        applied = self.rules.apply(self.state, block_of(committed.sequence, committed.batch))
         self.state = applied.state
+        self._strange = {who: item for who, item in self._strange.items() if item[0] > committed.sequence}
         if self.state.sequence % self._limits.checkpoint_interval == 0:
             self.checkpoints.remember(self.state, self.replica.low)
         self.counters.events["batches"] += 1
@@ -195,7 +222,7 @@ class Execution:
 
     def _restored(self, records: Iterable[Record]) -> Replica:
         self._journal.serve(self.members.epoch)
-        return self._replica_type.restore(
+        replica = self._replica_type.restore(
             self.members,
             self._voting_index,
             self._key,
@@ -203,3 +230,5 @@ class Execution:
             executed=self.state.sequence,
             limits=self._limits,
         )
+        replica.fence = self._fence
+        return replica

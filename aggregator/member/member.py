@@ -56,10 +56,14 @@ class Member(Ordering):
     """
 
     def recover(self) -> None:
-        """Rebuild ledger and replica from the journal: call once, before anything else."""
+        """Rebuild ledger and replica from the journal: call once, before anything else.
+
+        Raises:
+            UnknownVersion: the journal was written by newer software, beyond what this one can execute.
+        """
         stored = self._journal.snapshot()
         if stored is not None:
-            snapshot = decode_snapshot(stored[1])
+            snapshot = decode_snapshot(stored[1], self.rules.versions)
             self._adopt(snapshot)
             if self._journal.empty:  # its log was damaged
                 self._journal.append(BecameStable(snapshot.checkpoint))
@@ -74,9 +78,10 @@ class Member(Ordering):
             if committed.sequence == self._journal.generation:
                 self._follow_ordering()  # the records of the current log are promises to this committee
         self.replica = self._restored(self._journal.records())
-        self.replica.fence = self.state.handover
         if self.state.ordering.epoch > self.members.epoch:
             self._hand_over()  # the power failed between the last batch of a committee and this
+        if self.version_alarm is not None:
+            log.error("%s", self.version_alarm)
 
     def _follow_ordering(self) -> None:
         """A log of the journal starts from the ledger as it is: see who orders from here on."""

@@ -44,8 +44,9 @@ class Ordering(Succession):
         origin = self._origin_ready if not self._origin_in_flight else None
         deadline = next_deadline_ms(self.state)
         overdue = deadline is not None and deadline <= self.now_ms
-        # On the way to a hand-over batches may be empty: nobody should have to wait for work.
-        overdue = (overdue or self.state.handover is not None) and not self.replica.in_flight
+        # On the way to a hand-over or a version batches may be empty: nobody should have to wait for work.
+        passing = self.state.handover is not None or self.state.upgrade is not None
+        overdue = (overdue or passing) and not self.replica.in_flight
         if not (chosen or origin or overdue):
             return None
         batch = Batch(
@@ -62,7 +63,7 @@ class Ordering(Succession):
 
     def _waiting_since_ms(self) -> int | None:
         """Since when there is work that the ledger has not done: a stalled primary is measured by it."""
-        since = [self.mempool.oldest_ms, self._origin_since_ms, self._handover_since_ms]
+        since = [self.mempool.oldest_ms, self._origin_since_ms, self._passing_since_ms]
         deadline = next_deadline_ms(self.state)
         if deadline is not None and deadline <= self.now_ms:
             since.append(deadline)

@@ -14,7 +14,6 @@ from aggregator.ledger.transition import (
     ACCEPTED,
     TransactionResult,
     authenticated,
-    check,
 )
 from aggregator.member.admission import knock
 from aggregator.member.execution import Execution, OrderedResult
@@ -95,7 +94,7 @@ class Pooling(Execution):
         if known is not None and known.result.code == ACCEPTED:
             return tx_id, known.result
         if tx_id not in self.mempool:
-            outlook = check(self.state, data) if ask else None
+            outlook = self.rules.check(self.state, data) if ask else None
             if outlook is not None and outlook.code != ACCEPTED:
                 return tx_id, outlook
             self.results.pop(tx_id, None)  # an earlier refusal no longer says anything
@@ -113,7 +112,7 @@ class Pooling(Execution):
         return tx_id, TransactionResult(tx_id=tx_id, code=refusal.code, reason=str(refusal))
 
     def _take_forwarded(self, sender: int, items: tuple[bytes, ...]) -> None:
-        if self._forwarders.muted(sender, self.now_ms):
+        if self.outdated or self._forwarders.muted(sender, self.now_ms):
             self.counters.events["forwards_ignored"] += len(items)
             return
         for data in items:
@@ -135,7 +134,7 @@ class Pooling(Execution):
         self._accuse()
         again = []
         for item in self.mempool.oldest(self.now_ms - FORWARD_AGAIN_MS, MAX_FORWARDED_AGAIN):
-            outlook = check(self.state, item.data)
+            outlook = self.rules.check(self.state, item.data)
             if outlook.code == ACCEPTED:
                 again.append(item.data)
             else:

@@ -18,10 +18,17 @@ from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
 from aggregator.member.archive import Archive
 from aggregator.pbft.messages import SnapshotOffer, StableCheckpoint
-from protocol.errors import InvalidEncoding
+from protocol.errors import InvalidEncoding, UnknownVersion
+from protocol.version import SUPPORTED, Versions
 
 
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    """What every snapshot begins with, whatever later versions put after it."""
+
+    version: int
+
+
+class _Stored(_Head, frozen=True, array_like=True):
     epoch: int
     checkpoint: StableCheckpoint
     state: bytes
@@ -30,6 +37,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(_Stored)
+_HEAD_DECODER: Final = msgspec.msgpack.Decoder(_Head)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +61,29 @@ class Snapshot:
     def encode(self) -> bytes:
         """Bytes for the journal and for members that are far behind."""
         archive = self.archive.encode(self.state.settled_epoch)
-        return _ENCODER.encode(_Stored(self.epoch, self.checkpoint, codec.encode(self.state), archive))
+        state = codec.encode(self.state)
+        return _ENCODER.encode(_Stored(self.state.version, self.epoch, self.checkpoint, state, archive))
 
 
-def decode_snapshot(data: bytes) -> Snapshot:
-    """Inverse of `Snapshot.encode`.
+def decode_snapshot(data: bytes, known: Versions = SUPPORTED) -> Snapshot:
+    """Inverse of `Snapshot.encode`, for software that knows these protocol versions.
 
     Raises:
+        UnknownVersion: the ledger says that it follows rules of another one.
         InvalidEncoding: not a snapshot, or not of the ledger that its checkpoint names.
     """
     try:
+        head = _HEAD_DECODER.decode(data)
+        if head.version not in known:
+            raise UnknownVersion(
+                f"a ledger of version {head.version} of the protocol; this software knows {known}"
+            )
         stored = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
         raise InvalidEncoding(f"not a snapshot: {reason}") from reason
     state = codec.decode(State, stored.state)
+    if state.version != head.version:
+        raise InvalidEncoding("the snapshot's ledger is of another version than it says")
     if state.sequence != stored.checkpoint.sequence or state_root(state) != stored.checkpoint.root:
         raise InvalidEncoding("the snapshot's ledger is not the one of its checkpoint")
     return Snapshot(

@@ -32,7 +32,7 @@ from aggregator.pbft.messages import (
 )
 from aggregator.pbft.quorum import InvalidProof, Members
 from aggregator.pbft.records import BecameCommitted, BecameStable, LeftView, Record
-from protocol.errors import InvalidEncoding, ProtocolError
+from protocol.errors import InvalidEncoding, ProtocolError, UnknownVersion
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Succession(Pooling):
     # Executing -----------------------------------------------------------------------------------
 
     def _execute(self, committed: Committed) -> Executed | None:
+        announced = self.state.upgrade
         applied = self._apply(committed)
         tell(committed.sequence, applied)
         self.mempool.forget((result.tx_id for result in applied.results), self.state.nonces)
@@ -50,16 +51,41 @@ class Succession(Pooling):
         if committed.batch.origin is not None:
             self._origin_in_flight = 0
             self._origin_ready, self._origin_since_ms = None, None
-        if self.state.handover is None:
-            self._handover_since_ms = None
-        elif self._handover_since_ms is None:
-            self._handover_since_ms = self.now_ms
+        if self.state.handover is None and self.state.upgrade is None:
+            self._passing_since_ms = None
+        elif self._passing_since_ms is None:
+            self._passing_since_ms = self.now_ms
+        if self.state.upgrade != announced:
+            self._say_upgrade()
         if self.state.ordering.epoch > self.members.epoch:
             self._hand_over()
             return None
+        if self.outdated:
+            self._halt()
+            return None
         due = committed.sequence % self._limits.checkpoint_interval == 0
         root = self.checkpoints.root(committed.sequence) if due else None
-        return Executed(sequence=committed.sequence, root=root, fence=self.state.handover)
+        return Executed(sequence=committed.sequence, root=root, fence=self._fence)
+
+    # Versions ------------------------------------------------------------------------------------
+
+    def _say_upgrade(self) -> None:
+        upgrade = self.state.upgrade
+        if self.version_alarm is not None:
+            log.error("%s", self.version_alarm)
+        elif upgrade is not None:
+            log.info("version %d of the protocol is in force from %d on", upgrade.version, upgrade.first)
+        else:
+            log.info("version %d of the protocol is in force", self.state.version)
+
+    def _halt(self) -> None:
+        """The next batch is beyond this software: follow no further, and say nothing about what comes.
+
+        What was promised stays in the journal, for the newer software that goes on from it.
+        """
+        self._forget_proposals()
+        self.replica = self._restored(self._journal.records())
+        log.error("halted at %d: %s", self.state.sequence, self.version_alarm)
 
     # Snapshots -----------------------------------------------------------------------------------
 
@@ -87,7 +113,9 @@ class Succession(Pooling):
         self.counters.events["snapshots"] += 1
 
     def _start_transfer(self, source: int, epoch: int, checkpoint: StableCheckpoint) -> None:
-        if self._transfer is not None:
+        if self._transfer is not None or self.outdated:
+            return
+        if source in self._strange and self._strange[source][0] >= checkpoint.sequence:
             return
         try:
             self._committee_of(epoch).verify_stable(checkpoint)
@@ -119,13 +147,18 @@ class Succession(Pooling):
         if checkpoint.sequence <= self.state.sequence:
             return []  # caught up by batches meanwhile
         try:
-            snapshot = decode_snapshot(bytes(transfer.data))
+            snapshot = decode_snapshot(bytes(transfer.data), self.rules.versions)
             if (snapshot.checkpoint.sequence, snapshot.checkpoint.root) != (
                 checkpoint.sequence,
                 checkpoint.root,
             ):
                 raise InvalidEncoding("it is of another checkpoint")
             snapshot = dataclasses.replace(snapshot, epoch=transfer.epoch, checkpoint=checkpoint)
+        except UnknownVersion as reason:
+            # One member's word: it halts nobody, but whoever is behind for good should know why.
+            self._strange[sender] = (checkpoint.sequence, f"member {sender} offers {reason}: upgrade")
+            log.error("%s", self._strange[sender][1])
+            return []
         except InvalidEncoding as reason:
             self.counters.misbehaviour[sender] += 1
             log.warning("member %d sent a snapshot that is none: %s", sender, reason)
@@ -138,7 +171,7 @@ class Succession(Pooling):
         self.mempool.forget((), self.state.nonces)
         self._forget_proposals()
         if not other:
-            return [Installed(checkpoint=checkpoint)]
+            return [Installed(checkpoint=checkpoint, fence=self._fence)]
         self._begin(self._ordering(base=(checkpoint.sequence, checkpoint.root)), promises)
         return []
 
@@ -203,14 +236,13 @@ class Succession(Pooling):
             self._journal.sync()
         self._journal.remembered()
         self.replica = self._restored(self._journal.records())
-        self.replica.fence = self.state.handover
         self.counters.events["votes_again"] += 1
         log.warning("the journal is repaired: this member votes again from %d on", stable.sequence + 1)
 
     def _begin(self, members: Members, promises: list[Record]) -> None:
         self.members = members
         self.committees[members.epoch] = members.addresses
-        self._handover_since_ms = None
+        self._passing_since_ms = None
         self.replica = self._restored(promises)
         self.counters.events["handovers"] += 1
         log.info("committee %d orders from %d on", members.epoch, self.state.sequence + 1)

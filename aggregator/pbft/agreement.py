@@ -94,6 +94,7 @@ class Agreement:
         self._wanted_ms = 0
         self._said_ms = 0
         self._fetched_ms = 0
+        self._fetched_from = OBSERVER
         self._fruitless_views = 0
         self._heard = {self.index}
         """Who was heard since the start, until they are a quorum."""

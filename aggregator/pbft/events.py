@@ -56,7 +56,8 @@ class Validated:
 class Executed:
     """The ledger applied a delivered batch; ``root`` is its state root where a checkpoint is due.
 
-    ``fence`` is the last sequence number that this committee orders, once that is known.
+    ``fence`` is the last sequence number that this replica takes part in, once that is known: the last that
+    its committee orders, or that its software can execute.
     """
 
     sequence: int
@@ -66,9 +67,13 @@ class Executed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """The node took over the ledger at a stable checkpoint; the journal starts from it."""
+    """The node took over the ledger at a stable checkpoint; the journal starts from it.
+
+    ``fence`` as in `Executed`.
+    """
 
     checkpoint: StableCheckpoint
+    fence: int | None = None
 
 
 Event = Tick | Received | Propose | Validated | Executed | Installed

@@ -219,9 +219,11 @@ class Replica(Views):
         return Status(self.members.epoch, self.view, self.active, self.executed, self.low)
 
     def _on_status(self, sender: int, status: Status) -> None:
-        behind = status.executed > self.executed
-        if behind and self._now_ms - max(self._fetched_ms, self._progress_ms) >= self.retransmit_ms:
-            self._fetched_ms = self._now_ms
+        behind = status.executed > self.executed != self.fence
+        # Whoever was asked in vain is asked again after the others only: the fastest answer may be a liar's.
+        patience_ms = self.retransmit_ms * (1 + (sender == self._fetched_from))
+        if behind and self._now_ms - max(self._fetched_ms, self._progress_ms) >= patience_ms:
+            self._fetched_ms, self._fetched_from = self._now_ms, sender
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
         if status.executed < self.executed:
             # A busy member never says where it stands by itself, and whoever is behind must know.
@@ -259,6 +261,7 @@ class Replica(Views):
         """Go on from a ledger that a quorum vouches for; promises above it stay."""
         assert event.checkpoint.sequence > self.delivered, "a ledger never goes back"
         self._start_from(event.checkpoint)
+        self.fence = event.fence
         self.executed = self.delivered = event.checkpoint.sequence
         self._progress_ms = self._now_ms
         self._deliver_next()

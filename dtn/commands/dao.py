@@ -102,6 +102,12 @@ def propose(
     members: Annotated[
         list[str] | None, typer.Option("--member", help="A member of the new committee; repeat for each.")
     ] = None,
+    replace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OLD=NEW", help="A member's account, and the one to take its place; one at a time."
+        ),
+    ] = None,
     threshold: Annotated[
         int | None, typer.Option(help="Signatures that a settlement needs; n - f by default.")
     ] = None,
@@ -113,6 +119,11 @@ def propose(
     """Put a change to the vote."""
     dao, _ = _open(config)
     actions: list[Action] = [dao.set_parameter(*_setting(text)) for text in settings or ()]
+    if members and replace is not None:
+        raise BadAmount("name the whole committee with --member, or one change with --replace, not both")
+    if replace is not None:
+        old, _, new = replace.partition("=")
+        actions.append(dao.replace_member(parse_id(old, 20, "an address"), parse_id(new, 20, "an address")))
     if members:
         actions.append(dao.appoint([parse_id(each, 20, "an address") for each in members], threshold))
     elif threshold is not None:

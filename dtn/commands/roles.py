@@ -205,7 +205,31 @@ def aggregator_app() -> typer.Typer:
         where = endpoint or f"{settings.link_listen},http://{settings.api_host}:{settings.api_port}"
         key = settings.key()
         chain = _chain(settings.rpc_url, settings.book(), key)
-        _register(chain, key.address, Role.AGGREGATOR, stake, where, LinkKey.derive(key).public, as_json)
+        link_key = LinkKey.registered(key, chain.endpoint_of(key.address)[1])
+        _register(chain, key.address, Role.AGGREGATOR, stake, where, link_key.public, as_json)
+
+    @app.command(
+        name="rotate-link",
+        help="Register another link key; a running aggregator and the others take it up by themselves.",
+    )
+    def rotate_link(config: Config, as_json: JsonFlag = False) -> None:
+        from aggregator.config import AggregatorConfig
+        from aggregator.links.keys import LinkKey
+
+        settings = AggregatorConfig.read(config)
+        key = settings.key()
+        chain = _chain(settings.rpc_url, settings.book(), key)
+        endpoint, before = chain.endpoint_of(key.address)
+        if not endpoint:
+            raise ChainError("this account has registered no endpoint; run `dtn aggregator register` first")
+        link_key = LinkKey.after(key, before)
+        receipt = chain.set_endpoint(endpoint, link_key.public)
+        if as_json:
+            tx = "0x" + bytes(receipt["transactionHash"]).hex()
+            print_json({"link_key": "0x" + link_key.public.hex(), "before": "0x" + before.hex(), "tx": tx})
+            return
+        console.print(f"the link key is 0x{link_key.public.hex()} now, and 0x{before.hex()} no more")
+        console.print("the members take it up within some ten seconds; see `dtn doctor` and `dtn status`")
 
     backup.extend(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from eth_utils.address import to_checksum_address
@@ -117,11 +118,13 @@ def check_tokens(chain: ChainClient, account: bytes) -> Finding:
     return ok(name, what)
 
 
-def check_membership(chain: ChainClient, account: bytes, endpoint: str, link_key: bytes) -> Finding:
+def check_membership(
+    chain: ChainClient, account: bytes, endpoint: str, is_ours: Callable[[bytes], bool]
+) -> Finding:
     """Whether an aggregator is appointed, and registered as it runs.
 
     ``endpoint`` is what `register` would publish without ``--endpoint``; another one may be right, behind a
-    proxy, but the link key must be this one.
+    proxy, but the link key must be one of the account's: ``is_ours`` tells.
     """
     name = "committee"
     try:
@@ -132,9 +135,9 @@ def check_membership(chain: ChainClient, account: bytes, endpoint: str, link_key
     if not member:
         do = "have whoever owns the contract Committee appoint it (`dtn dao propose --member …`)"
         return failed(name, f"0x{account.hex()} is no member of the committee", do)
-    if key != link_key:
-        do = "`dtn aggregator register`: the others refuse links with another key"
-        return failed(name, "the registered link key is not that of this key file", do)
+    if not is_ours(key):
+        do = "`dtn aggregator register`, or `rotate-link`: the others refuse links with another key"
+        return failed(name, "the registered link key is not one of this key file's", do)
     if not registered:
         return failed(
             name, "no endpoint is registered: nobody finds this member", "`dtn aggregator register`"

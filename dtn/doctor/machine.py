@@ -17,7 +17,7 @@ import httpx
 
 from dtn.doctor.finding import Finding, failed, ok, warning
 from offchain.storage.cid import Cid, InvalidCid
-from protocol.version import PROTOCOL_VERSION, software_version
+from protocol.version import SUPPORTED, software_version
 
 LEAST_FREE_BYTES: Final = 2**30
 """Below this a few models fill the disk, or a day of journal."""
@@ -167,7 +167,7 @@ def check_versions(packages: Sequence[str] = ("web3", "jax")) -> Finding:
         except metadata.PackageNotFoundError:
             continue
     python = ".".join(map(str, sys.version_info[:3]))
-    what = f"DTN {software_version()}, protocol {PROTOCOL_VERSION}, Python {python}, {', '.join(found)}"
+    what = f"DTN {software_version()}, protocol {SUPPORTED}, Python {python}, {', '.join(found)}"
     if sys.version_info < LEAST_PYTHON:
         return failed(name, what, "install Python 3.11 or newer")
     return ok(name, what)

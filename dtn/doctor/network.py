@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,7 @@ import msgspec
 
 from dtn.doctor.finding import Finding, failed, ok, skipped, warning
 from protocol.chain.deployment import AddressBook
-from protocol.version import PROTOCOL_VERSION
+from protocol.version import SUPPORTED, Versions, beyond
 
 TIMEOUT_S: Final = 3.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -30,6 +31,13 @@ class NetworkOf(msgspec.Struct, frozen=True, rename="camel"):
     parameters: str
 
 
+class UpgradeOf(msgspec.Struct, frozen=True):
+    """The protocol version that takes over with batch ``first``."""
+
+    version: int
+    first: int
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel"):
     """Where an aggregator stands, as it says itself."""
 
@@ -41,6 +49,8 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     clock_ms: int
     alarms: tuple[str, ...]
     protocol_version: int = 1
+    """In force there."""
+    protocol_upgrade: UpgradeOf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +156,27 @@ def check_clock(answers: Sequence[Answer]) -> Finding:
     return ok(name, what)
 
 
-def check_protocol(answers: Sequence[Answer]) -> Finding:
-    """Whether this software speaks the protocol of the aggregators."""
+def check_protocol(answers: Sequence[Answer], known: Versions = SUPPORTED) -> Finding:
+    """Whether this software knows the rules that the aggregators follow, and those to come.
+
+    What more than a third of them say counts: one liar must not make a healthy node look old.
+    """
     name = "protocol"
-    versions = sorted({answer.status.protocol_version for answer in answers if answer.status is not None})
-    if not versions:
+    said = [answer.status for answer in answers if answer.status is not None]
+    if not said:
         return skipped(name, "no aggregator answers")
-    what = f"this is version {PROTOCOL_VERSION}, the aggregators run {', '.join(map(str, versions))}"
-    if max(versions) > PROTOCOL_VERSION:
-        return warning(name, what, "upgrade this node before the network changes over")
-    return ok(name, what)
+    need = (len(said) - 1) // 3 + 1
+    in_force = Counter(status.protocol_version for status in said)
+    coming = Counter(status.protocol_upgrade for status in said if status.protocol_upgrade is not None)
+    do = "install the newer release and start again; nothing is lost meanwhile"
+    for version, count in in_force.items():
+        if version not in known and count >= need:
+            return failed(name, beyond(version, None, known), do)
+    for upgrade, count in coming.items():
+        if upgrade.version not in known and count >= need:
+            return warning(name, beyond(upgrade.version, upgrade.first, known), do)
+    versions = ", ".join(map(str, sorted(in_force)))
+    return ok(name, f"this software knows {known}, the aggregators follow {versions}")
 
 
 def member_accounts(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from protocol import tracing
 from protocol.architecture import Architecture
 from protocol.chain.client import ChainClient, connect
 from protocol.crypto import sha256
-from protocol.errors import ChainError, InvalidArtifact, InvalidDocument
+from protocol.errors import ChainError, InvalidArtifact, InvalidDocument, UnknownVersion
 from protocol.keyfile import read_key
 from protocol.rewards import bps_of
 from protocol.signer import Signer
@@ -61,6 +61,7 @@ from protocol.task import (
     make_task,
 )
 from protocol.transactions import Order, data_root, order_id
+from protocol.version import SUPPORTED, beyond
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,7 @@ class Client:
 
         Raises:
             InvalidDocument: the task or the order would be refused; nothing was spent.
+            UnknownVersion: this software does not know the network's rules; nothing was spent.
             ChainError: no funds, or the chain refused; the reward is untouched.
             SignerError: an external signer did not sign.
         """
@@ -173,6 +175,8 @@ class Client:
             )
         began_ms, chain = time.time() * 1000, self.chain()
         parameters = chain.read_parameters()
+        if parameters["protocol_version"] not in SUPPORTED:
+            raise UnknownVersion(beyond(parameters["protocol_version"], None, SUPPORTED))
         deposit = deposit_wei
         if deposit is None:
             deposit = bps_of(reward_wei, parameters["min_deposit_bps"])

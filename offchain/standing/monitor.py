@@ -35,7 +35,7 @@ from protocol.chain.client import ChainClient
 from protocol.errors import ProtocolError
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
-from protocol.version import PROTOCOL_VERSION, software_version
+from protocol.version import SUPPORTED, software_version
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,11 @@ class Watched(Protocol):
     @property
     def data_dir(self) -> Path:
         """Where it keeps its files."""
+        ...
+
+    @property
+    def outdated(self) -> str | None:
+        """Why newer software is needed; None in good times."""
         ...
 
     def chain(self) -> ChainClient:
@@ -159,7 +164,7 @@ class Monitor(Collector):
             return "no aggregator answers"
         if self.loop.ended_well_s is None:
             return "it has not looked at the ledger yet"
-        return self.sick() or self._short_of_stake
+        return self.sick() or self._actor.outdated or self._short_of_stake
 
     # Figures ---------------------------------------------------------------------------------------
 
@@ -172,12 +177,12 @@ class Monitor(Collector):
         loop, now_s = self.loop, time.monotonic()
         build = GaugeMetricFamily(
             "dtn_build_info",
-            "Always 1: role, software version and protocol version.",
+            "Always 1: role, software version and newest protocol version that it knows.",
             labels=["role", "version", "protocol"],
         )
         role = self._actor.role
         build.add_metric(
-            ["client" if role is None else role.name.lower(), software_version(), str(PROTOCOL_VERSION)], 1
+            ["client" if role is None else role.name.lower(), software_version(), str(SUPPORTED.high)], 1
         )
         yield build
         yield gauge("dtn_ready", "1 while it can do its work; /readyz says why not.", self.unready() is None)

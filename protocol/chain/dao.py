@@ -10,6 +10,7 @@ Source: PoT 3.3.4 (decided by vote), 3.4 "Flexibility"; OpenZeppelin's Governor.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ from protocol.chain.deployment import parameter_key, settlement_threshold
 from protocol.crypto import keccak256
 from protocol.errors import ChainError
 from protocol.parameters import PARAMETERS
+from protocol.roles import Role
 
 STATES: Final = (
     "pending",
@@ -36,6 +38,10 @@ STATES: Final = (
     "executed",
 )
 """As OpenZeppelin's ``IGovernor.ProposalState`` numbers them."""
+UNDECIDED: Final = ("pending", "active", "succeeded", "queued")
+"""What may still be carried out."""
+MOST_OPEN: Final = 50
+"""Proposals that are looked through for one that is undecided, the latest first."""
 
 Choice = Literal["against", "for", "abstain"]
 CHOICES: Final[tuple[Choice, ...]] = ("against", "for", "abstain")
@@ -105,6 +111,34 @@ class Dao:
         except ValueError as reason:
             raise ChainError(str(reason)) from reason
         return self._action(self._chain.committee, "change", accounts, needed)
+
+    def replace_member(self, old: bytes, new: bytes) -> Action:
+        """Appoint the committee in force with ``new`` in the place of ``old``; the threshold stays.
+
+        Refused unless ``new`` has staked as aggregator and registered where it is reached: a seat for an
+        account that nobody can reach is a member less. Refused too while another change of the committee is
+        under way: what is proposed names all members, and would undo it.
+        """
+        members = self._chain.members()
+        if old not in members or new in members:
+            wrong = f"0x{old.hex()} is no member" if old not in members else f"0x{new.hex()} is one already"
+            raise ChainError(f"{wrong} of the committee")
+        least = self._chain.parameter(Role.AGGREGATOR.parameter)
+        bonded = self._chain.stake_of(new, Role.AGGREGATOR)[0]
+        endpoint, link_key = self._chain.endpoint_of(new)
+        if bonded < least or not endpoint or link_key == bytes(32):
+            raise ChainError(
+                f"0x{new.hex()} could not take part: it has {bonded} wei at stake as aggregator, of {least}, "
+                f"and is reached at {endpoint or 'no address'}; let it run `dtn aggregator register` first"
+            )
+        for other in itertools.islice(self.proposals(), MOST_OPEN):
+            if other.state in UNDECIDED and any(text.startswith("Committee.change(") for text in other.says):
+                raise ChainError(
+                    f"proposal {other.number:x} changes the committee and is {other.state}: wait"
+                )
+        with chain_errors("cannot read the committee"):
+            threshold = int(self._chain.committee.functions.threshold().call())
+        return self.appoint([*(member for member in members if member != old), new], threshold)
 
     def set_guardian(self, account: bytes) -> Action:
         """Name who may pause payouts besides the DAO; the zero address for nobody."""

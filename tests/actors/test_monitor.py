@@ -23,6 +23,7 @@ from protocol.crypto import Key
 from protocol.keyfile import write_private
 from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
+from protocol.version import SUPPORTED
 from tests.chain import Chain, chainless_network, running_chain
 from tests.scripts.serving import Answer, serving
 
@@ -46,7 +47,7 @@ def chain() -> Iterator[Chain]:
         yield chain
 
 
-def ledger(stake_wei: int, credits_wei: tuple[int, ...] = ()) -> Callable[[str], Answer]:
+def ledger(stake_wei: int, credits_wei: tuple[int, ...] = (), **says: Any) -> Callable[[str], Answer]:
     """An aggregator's answers about an account with this stake as validator, on a network without orders."""
     stake = {"role": "validator", "bondedWei": str(stake_wei), "lockedWei": "0", "unbondingWei": "0"}
     listed = [{"epoch": 1 + n, "amountWei": str(wei), "proof": []} for n, wei in enumerate(credits_wei)]
@@ -57,6 +58,7 @@ def ledger(stake_wei: int, credits_wei: tuple[int, ...] = ()) -> Callable[[str],
         "clockMs": now_ms,
         "origin": 7,
         "settledEpoch": len(credits_wei),
+        **says,
     }
 
     def answer(path: str) -> Answer:
@@ -177,6 +179,23 @@ def test_too_little_stake_is_no_reason_to_restart_but_not_ready(tmp_path: Path) 
     with serving(ledger(LEAST - 1)) as aggregator:
         fields = configured(tmp_path, chainless_network(aggregator), Key.generate())
         while_it_runs(Validator(ValidatorConfig(**fields)), look)
+
+
+def test_rules_that_it_does_not_know_are_told_once_and_it_is_not_ready(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offchain.actor.LOOK_AT_VERSION_S", 0.0)
+    coming = {"version": SUPPORTED.high + 1, "first": 700}
+
+    def look(url: str) -> None:
+        until(url, "/readyz", 503, "from batch 700 on")
+        time.sleep(0.2)
+
+    with serving(ledger(LEAST, protocolVersion=SUPPORTED.low, protocolUpgrade=coming)) as aggregator:
+        fields = configured(tmp_path, chainless_network(aggregator), Key.generate())
+        while_it_runs(Validator(ValidatorConfig(**fields)), look)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1 and "upgrade" in told[0]
 
 
 def test_without_a_network_it_says_so_and_counts(tmp_path: Path) -> None:

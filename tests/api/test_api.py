@@ -29,7 +29,7 @@ from protocol.transactions import (
     transaction_from_json,
     transaction_to_json,
 )
-from protocol.version import PROTOCOL_VERSION
+from protocol.version import SUPPORTED
 from tests.api.network import Network, assert_error, running
 from tests.ledger.world import DEPOSIT, DOMAIN, REWARD, key, mid, salt, who
 
@@ -159,7 +159,8 @@ def test_status_nodes_and_parameters(tmp_path: Path) -> None:
         }
         assert (await net.get("/v1/parameters"))["tax_bps"] == "500"
         assert (await net.http.get("/healthz")).text == (await net.http.get("/readyz")).text == "ok"
-        assert status["protocolVersion"] == PROTOCOL_VERSION
+        assert status["protocolVersion"] in SUPPORTED and status["protocolUpgrade"] is None
+        assert status["protocolSupported"] == [SUPPORTED.low, SUPPORTED.high]
         net.alarms.append("the disk is almost full")
         sick = await net.http.get("/healthz")
         assert sick.status_code == 503 and "disk" in sick.text

@@ -12,16 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 from dtn.app import app
-from offchain.client import Client
+from offchain.client import Client, read_task_file
 from offchain.committee import Committee, read_committee
 from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile
 from offchain.storage import EmbeddedStore, Gateway, link_to
+from protocol.chain.deployment import parameter_key
 from protocol.crypto import Key
-from protocol.errors import InvalidDocument
+from protocol.errors import InvalidDocument, UnknownVersion
 from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
 from protocol.transactions import Order, order_id
+from protocol.version import SUPPORTED
 from tests.chain import Chain, chainless_network, running_chain
 from tests.scripts.serving import serving
 from tests.scripts.test_get import OID, answer_for, refusing, saying
@@ -231,6 +233,21 @@ def place(chain: Chain, key: Key) -> bytes:
 
 def reclaim(oid: bytes, config: Path) -> Any:
     return CliRunner().invoke(app, ["reclaim", "0x" + oid.hex(), "--config", str(config), "--json"])
+
+
+def test_no_reward_is_escrowed_on_a_network_whose_rules_are_unknown_here(
+    chain: Chain, tmp_path: Path
+) -> None:
+    key = Key.generate()
+    chain.fund(key, 1_000 * TOKEN_WEI)
+    owner = chain.client(chain.owner)
+    newer = owner.parameters.functions.set(parameter_key("protocol_version"), SUPPORTED.high + 1)
+    owner.send(newer, "another version")
+    client = Client(chain.network_file(DEAD), key, tmp_path / "client")
+    task = read_task_file(Path("examples/digits.yaml"))
+    with contextlib.closing(client.network), pytest.raises(UnknownVersion, match="this software knows"):
+        client.put(task, reward_wei=100 * TOKEN_WEI, gateway=DEAD)
+    assert owner.balance_of(key.address) == 1_000 * TOKEN_WEI
 
 
 def test_an_escrow_comes_back_once_it_is_due_and_not_before(chain: Chain, wallet: Path) -> None:

@@ -19,12 +19,22 @@ from aggregator.links.keys import LinkKey
 from dtn.configuration import RoleName
 from dtn.doctor import Finding, diagnose
 from dtn.doctor.machine import check_devices, check_disk
-from dtn.doctor.network import Answer, NetworkOf, Status, ask_all, check_agreement, check_clock
+from dtn.doctor.network import (
+    Answer,
+    NetworkOf,
+    Status,
+    UpgradeOf,
+    ask_all,
+    check_agreement,
+    check_clock,
+    check_protocol,
+)
 from offchain.storage import EmbeddedStore, Gateway
 from protocol.crypto import Key
 from protocol.keyfile import write_private
 from protocol.parameters import DEFAULTS, TOKEN_WEI
 from protocol.roles import Role
+from protocol.version import Versions
 from tests.api.network import running
 from tests.chain import Chain, running_chain
 
@@ -195,7 +205,12 @@ def test_an_aggregator_has_to_be_appointed_and_registered_with_its_own_key(
 
 
 def status(
-    executed: int = 100, settled: int = 3, skew_s: float = 0.0, alarms: tuple[str, ...] = ()
+    executed: int = 100,
+    settled: int = 3,
+    skew_s: float = 0.0,
+    alarms: tuple[str, ...] = (),
+    version: int = 1,
+    upgrade: UpgradeOf | None = None,
 ) -> Answer:
     """What an aggregator would say."""
     now_s = time.time()
@@ -209,6 +224,8 @@ def status(
             settled_epoch=settled,
             clock_ms=int((now_s - skew_s) * 1000),
             alarms=alarms,
+            protocol_version=version,
+            protocol_upgrade=upgrade,
         ),
         now_s,
     )
@@ -219,6 +236,22 @@ def test_one_liar_makes_no_honest_clock_wrong() -> None:
     ahead = check_clock([status(skew_s=60), status(skew_s=61), status()])
     assert ahead.verdict == "failed" and "60.0 s ahead" in ahead.what and "NTP" in ahead.do
     assert "behind" in check_clock([status(skew_s=-60)]).what
+
+
+def test_rules_that_this_software_does_not_know_are_told_before_and_after_they_take_over() -> None:
+    coming = UpgradeOf(version=2, first=300)
+    old, newer = Versions(1, 1), Versions(1, 2)
+    assert check_protocol([status()] * 4, old).verdict == "ok"
+    warned = check_protocol([status(upgrade=coming)] * 4, old)
+    assert warned.verdict == "warning" and warned.what == (
+        "the network runs version 2 of the protocol from batch 300 on; this software knows 1: upgrade"
+    )
+    told = check_protocol([status(version=2)] * 3 + [status()], old)
+    assert told.verdict == "failed" and "runs version 2" in told.what and "newer release" in told.do
+    for answers in ([status(upgrade=coming)] * 4, [status(version=2)] * 4):
+        assert check_protocol(answers, newer).verdict == "ok"
+    for liar in (status(version=9), status(upgrade=coming)):
+        assert check_protocol([liar, status(), status(), status()], old).verdict == "ok"
 
 
 def test_disagreeing_aggregators_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Local networks of one test run share a compilation cache."""
+    """Local networks of one test run share a compilation cache, whichever of its workers starts them."""
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DTN_COMPILED", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("DTN_COMPILED", str(folder / "compiled"))
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aggregator.links.dialling import WayOut
@@ -15,6 +15,7 @@ from aggregator.links.links import Links, Peer
 from aggregator.links.tls import MAX_DATA_BYTES, Channel, context_for
 from aggregator.pbft.messages import LinkMessage
 from protocol.crypto import Key, keccak256
+from protocol.version import SUPPORTED, Versions
 
 PATIENCE_S = 20.0
 KEYS = [LinkKey.derive(Key(keccak256(b"member %d" % index))) for index in range(4)]
@@ -46,11 +47,14 @@ def host_of(peer: Peer) -> tuple[str, int]:
     return host, int(port)
 
 
-def opened(count: int, addresses: list[str] | None = None) -> tuple[list[Links], dict[int, Peer]]:
-    """``count`` members that all know each other."""
+def opened(
+    count: int, addresses: list[str] | None = None, versions: Sequence[Versions] = ()
+) -> tuple[list[Links], dict[int, Peer]]:
+    """``count`` members that all know each other, with software of these ``versions``."""
     addresses = addresses or [free_address() for _ in range(count)]
     peers = {n: Peer(index=n, address=addresses[n], link_key=KEYS[n].public) for n in range(count)}
-    members = [Links(KEYS[n], addresses[n]) for n in range(count)]
+    known = [*versions, *[SUPPORTED] * (count - len(versions))]
+    members = [Links(KEYS[n], addresses[n], known[n]) for n in range(count)]
     for member in members:
         member.start()
         member.set_peers(peers)

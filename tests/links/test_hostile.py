@@ -21,8 +21,9 @@ from aggregator.links.errors import LinkBroken
 from aggregator.links.frames import frame
 from aggregator.links.handshake import Steps
 from aggregator.links.links import Links, Peer
-from aggregator.links.tls import MAX_HANDSHAKE_BYTES, Channel, context_for
+from aggregator.links.tls import MAX_HANDSHAKE_BYTES, Channel, context_for, welcome
 from aggregator.pbft.messages import MAX_MESSAGE_BYTES, Fetch, Forward, encode_message
+from protocol.version import SUPPORTED
 from tests.links.peers import (
     KEYS,
     Ear,
@@ -211,7 +212,7 @@ def test_a_peer_that_talks_back_on_the_way_out_is_dialled_anew() -> None:
             channel = Channel(context_for(KEYS[1]), dialled=False)
             while channel.peer_key is None:
                 await loop.sock_sendall(connection, channel.advance(await loop.sock_recv(connection, 4096)))
-            await loop.sock_sendall(connection, channel.encrypt(b"\x01"))
+            await loop.sock_sendall(connection, channel.encrypt(welcome(SUPPORTED)))
             await until(lambda: way_out(first, 1).stands)
             await loop.sock_sendall(connection, channel.encrypt(b"and now listen"))
             await until(lambda: not way_out(first, 1).stands)

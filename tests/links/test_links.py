@@ -15,7 +15,7 @@ from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
 from aggregator.pbft.messages import Fetch, Forward, Status, encode_message
 from protocol.crypto import Key, keccak256
-from protocol.version import PROTOCOL_VERSION
+from protocol.version import Versions
 from tests.links.peers import (
     KEYS,
     STRANGER,
@@ -49,13 +49,12 @@ def test_members_hear_each_other_in_order_and_know_who_speaks() -> None:
 
 
 def test_a_member_of_another_version_is_told_apart_from_one_that_is_down(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Members whose doors say another version get no messages, and the log says once what to do."""
-    monkeypatch.setattr("aggregator.links.listening.WELCOME", bytes([PROTOCOL_VERSION + 1]))
+    """Members that know none of the other's versions exchange nothing, and the log says once what to do."""
 
     async def scenario() -> None:
-        (first, second), _ = opened(2)
+        (first, second), _ = opened(2, versions=[Versions(1, 2), Versions(3, 4)])
         first.send(1, Fetch(1))
         await until(lambda: first.counters["dials_to_other_version"] >= 2)
         assert not second.counters["received"]
@@ -64,7 +63,19 @@ def test_a_member_of_another_version_is_told_apart_from_one_that_is_down(
     with caplog.at_level("ERROR"):
         run(scenario)
     told = [record.getMessage() for record in caplog.records if "upgrade" in record.getMessage()]
-    assert 1 <= len(told) <= 2 and f"version {PROTOCOL_VERSION + 1}" in told[0]
+    assert 1 <= len(told) <= 2 and all("version 3 to 4" in line or "version 1 to 2" in line for line in told)
+
+
+def test_members_whose_versions_overlap_talk_while_one_is_upgraded_before_the_other() -> None:
+    async def scenario() -> None:
+        (first, second), _ = opened(2, versions=[Versions(1, 1), Versions(1, 2)])
+        first.send(1, Fetch(1))
+        assert await heard(second) == (0, Fetch(1))
+        second.send(0, Fetch(2))
+        assert await heard(first) == (1, Fetch(2))
+        await closed(first, second)
+
+    run(scenario)
 
 
 def test_large_and_small_messages_arrive_whole_and_in_order() -> None:

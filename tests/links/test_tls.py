@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.frames import Frames, frame
-from aggregator.links.tls import MAX_DATA_BYTES, MAX_HANDSHAKE_BYTES, WELCOME, Channel, context_for
+from aggregator.links.tls import MAX_DATA_BYTES, MAX_HANDSHAKE_BYTES, Channel, context_for, welcome
 from aggregator.pbft.messages import MAX_MESSAGE_BYTES
+from protocol.version import SUPPORTED, Versions
 from tests.links.peers import KEYS
 
 CONTEXTS = [context_for(key) for key in KEYS[:2]]
@@ -34,7 +35,7 @@ def linked() -> tuple[Channel, Channel]:
     tickets = other.advance(dialler_says)
     assert (dialler.peer_key, other.peer_key) == (KEYS[1].public, KEYS[0].public)
     assert not dialler.welcomed(tickets)
-    assert dialler.welcomed(other.encrypt(WELCOME))
+    assert dialler.welcomed(other.encrypt(welcome(SUPPORTED)))
     return dialler, other
 
 
@@ -114,18 +115,27 @@ def test_a_handshake_of_many_bytes_is_refused() -> None:
         other.advance(bytes(MAX_HANDSHAKE_BYTES))
 
 
-def test_a_welcome_is_one_byte_and_nothing_else() -> None:
+@pytest.mark.parametrize("said", [b"hello", b"\x01", b"\x00\x01", b"\x02\x01"])
+def test_a_welcome_is_a_range_of_versions_and_nothing_else(said: bytes) -> None:
     dialler, other = linked()
     with pytest.raises(LinkBroken, match="no welcome"):
-        dialler.welcomed(other.encrypt(b"hello"))
+        dialler.welcomed(other.encrypt(said))
 
 
-def test_another_version_of_the_protocol_is_refused_by_name() -> None:
+@pytest.mark.parametrize("ours", [(1, 1), (1, 2), (2, 3), (3, 3)])
+@pytest.mark.parametrize("theirs", [(1, 1), (1, 2), (2, 3), (3, 3), (5, 9)])
+def test_members_that_share_a_protocol_version_link_and_others_are_told(
+    ours: tuple[int, int], theirs: tuple[int, int]
+) -> None:
     dialler, other = linked()
-    with pytest.raises(
-        OtherVersion, match=rf"version {WELCOME[0] + 1} .* this software {WELCOME[0]}: upgrade"
-    ):
-        dialler.welcomed(other.encrypt(bytes([WELCOME[0] + 1])))
+    dialler._versions = Versions(*ours)
+    said = other.encrypt(welcome(Versions(*theirs)))
+    if set(range(ours[0], ours[1] + 1)) & set(range(theirs[0], theirs[1] + 1)):
+        assert dialler.welcomed(said)
+    else:
+        names = rf"version {Versions(*theirs)} .* this software {Versions(*ours)}: upgrade"
+        with pytest.raises(OtherVersion, match=names):
+            dialler.welcomed(said)
 
 
 def test_a_record_without_data_ends_the_link() -> None:

@@ -42,6 +42,7 @@ class Committee:
     bend: Bend = lambda sender, to, message: [message]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     folder: Path = Path()
+    limits: Limits = LIMITS
 
     def make(self, index: int, **options: Any) -> Aggregator:
         """A member with the journal that is in its folder."""
@@ -53,14 +54,18 @@ class Committee:
             origins=OriginSource(self.chain),  # type: ignore[arg-type]
             confirmations=0,
             send=lambda to, message: self.send(index, to, message),
-            limits=LIMITS,
+            limits=self.limits,
             **options,
         )
         # What the service reads from the chain.
         changes = [event for block in self.chain.blocks for event in block]
         appointed = [event for event in changes if isinstance(event, CommitteeChanged)]
         node.committees.update({event.epoch: event.members for event in appointed})
-        node.recover()
+        try:
+            node.recover()
+        except BaseException:
+            node._journal.close()
+            raise
         return node
 
     def begin(self, index: int) -> None:
@@ -123,11 +128,11 @@ def first_block() -> list[AnyChainEvent]:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Committee]:
-    """A committee for the length of a test."""
-    committee = Committee(MemoryChain(blocks=[first_block()]), folder=folder)
+async def running(folder: Path, limits: Limits = LIMITS, **options: Any) -> AsyncIterator[Committee]:
+    """A committee for the length of a test; ``options`` are those of its members."""
+    committee = Committee(MemoryChain(blocks=[first_block()]), folder=folder, limits=limits)
     for index in range(len(NAMES)):
-        committee.nodes.append(committee.make(index))
+        committee.nodes.append(committee.make(index, **options))
         committee.inboxes.append(asyncio.Queue())
     for index in range(len(NAMES)):
         committee.begin(index)

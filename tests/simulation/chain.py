@@ -55,6 +55,7 @@ class Chain:
         providers: tuple[bytes, ...],
         orders: list[Order],
         choose: random.Random,
+        raise_at: int = 0,
     ) -> None:
         self.committees = {1: members}
         """Members by epoch."""
@@ -69,6 +70,11 @@ class Chain:
             self._blocks[12 + 5 * number] = [more]
         for number, newcomer in enumerate(newcomers):
             self._blocks[3 + 4 * number] = [self._change(2 + number, newcomer)]
+
+        if raise_at:
+            # Not alone in its block, where orders or newcomers come in the same.
+            raised = ParameterChanged(key="protocol_version", value=2)
+            self._blocks.setdefault(raise_at, []).append(raised)
 
     def _change(self, epoch: int, newcomer: bytes) -> CommitteeChanged:
         stay = list(self.committees[epoch - 1])
@@ -87,6 +93,7 @@ class Chain:
     def _setup(members: tuple[bytes, ...], providers: tuple[bytes, ...]) -> list[AnyChainEvent]:
         stake = 10**21
         return [
+            ParameterChanged(key="protocol_version", value=1),  # a deployment says all of them
             ParameterChanged(key="reveal_s", value=4),
             ParameterChanged(key="update_s", value=2),
             CommitteeChanged(epoch=1, members=members, threshold=threshold(members)),

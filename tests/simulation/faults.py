@@ -71,6 +71,9 @@ class Faults:
     """When all of them do, for longer than an origin is confirmed in; 0 for never."""
     relay: bool
     """Whether members send votes through the primary."""
+    raise_at: int
+    """The block in which the chain raises the protocol version; 0 for never. Members that restart come back
+    with software that knows it, the others stay with the old until everything heals."""
     newcomers: int
     """Nodes that the chain appoints one by one; each but the first takes the place of a member."""
     transactions: int
@@ -145,6 +148,7 @@ class Faults:
             crash_every_ms=0,
             pause_every_ms=0,
             skew_ms=0,
+            raise_at=0,
             newcomers=0,
             chain_lag=0,
             delay_ms=(1, 5),
@@ -186,10 +190,15 @@ class Faults:
             reorg_every_ms=choose.choice((0, 0, 2_500)),
             deep_reorg_at_ms=0,
             relay=random.Random(f"relay {seed}").random() < 0.4,
+            raise_at=cls._raise_at(random.Random(f"versions {seed}")),
             newcomers=choose.choice((0, 0, 1, 2)),
             transactions=choose.choice((20, 80, 200)),
             duration_ms=choose.choice((10_000, 25_000)),
         )
+
+    @staticmethod
+    def _raise_at(choose: random.Random) -> int:
+        return choose.choice((4, 6, 9)) if choose.random() < 0.3 else 0
 
     @staticmethod
     def _rot(choose: random.Random, members: int, lying: set[int]) -> int | None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aggregator.ledger.root import state_root
+from aggregator.ledger.rules import Rulebook
 from aggregator.ledger.transition import Applied
 from aggregator.member.member import Member
 from aggregator.member.snapshot import Snapshot
 from aggregator.pbft.events import Effect, Event, Executed, Misbehaved
 from aggregator.pbft.messages import Committed
 from protocol.crypto import Key
+from tests.ledger.versions import OLD
 from tests.simulation.byzantine import Bend
 from tests.simulation.chain import ChainNode
 from tests.simulation.checkers import Checkers
@@ -32,6 +34,8 @@ class Machine:
     paused_until_ms: int = 0
     skew_ms: int = 0
     bend: Bend | None = None
+    rules: Rulebook = OLD
+    """The release that is installed: what starts next executes by these rules."""
 
 
 class WatchedMember(Member):
@@ -65,6 +69,12 @@ class WatchedMember(Member):
         if self._checkers is not None and executed is not None and executed.root is not None:
             self._checkers.root(self.number, executed.sequence, executed.root)
         return executed
+
+    def _halt(self) -> None:
+        super()._halt()
+        if self._checkers is not None:
+            self._checkers.root(self.number, self.state.sequence, state_root(self.state))
+            self._checkers.count("halts before a version")
 
     def _hand_over(self) -> None:
         super()._hand_over()

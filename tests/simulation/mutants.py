@@ -34,6 +34,7 @@ from aggregator.pbft.records import Accepted, BecamePrepared, EnteredNewView, Le
 from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
 from aggregator.pbft.view_change import NULL_BATCH, NULL_DIGEST
+from protocol.errors import InvalidEncoding
 from tests.simulation.checkers import Violation
 from tests.simulation.world import World
 
@@ -386,7 +387,7 @@ def catch(mutant: Mutant, seeds: Iterable[int]) -> tuple[int, str] | None:
                 World(seed, replica=mutant).run()
         except Violation as seen:
             return seed, str(seen)
-        except (AssertionError, KeyError) as seen:
+        except (AssertionError, KeyError, InvalidEncoding) as seen:
             return seed, f"{type(seen).__name__}: {seen}"
     return None
 

@@ -26,7 +26,9 @@ from aggregator.pbft.messages import LinkMessage, decode_message, encode_message
 from aggregator.pbft.quorum import Members
 from aggregator.pbft.replica import Replica
 from protocol.crypto import Key, keccak256
+from protocol.errors import UnknownVersion
 from protocol.typed_data import Domain
+from tests.ledger.versions import NEWER, OLD, tally
 from tests.simulation.byzantine import liar, starve
 from tests.simulation.chain import BLOCK_MS, CONFIRMATIONS, Branch, Chain, ChainNode
 from tests.simulation.checkers import Checkers, Violation
@@ -89,7 +91,9 @@ class World:
             tuple(provider.address for provider in PROVIDERS),
             self.workload.orders,
             random.Random(f"chain {seed}"),
+            raise_at=self.faults.raise_at,
         )
+        self._versions = random.Random(f"releases {seed}")
         keys += newcomers
         liars = frozenset(keys[index].address for index, _ in self.faults.liars)
         self.checkers = Checkers(self.chain.committees, LIMITS.window, liars)
@@ -103,7 +107,9 @@ class World:
     def _machine(self, index: int, key: Key) -> Machine:
         skew_ms = self.choose.randint(-self.faults.skew_ms, self.faults.skew_ms)
         node = ChainNode(self.chain, self._origins, lag=self.choose.randint(0, self.faults.chain_lag))
-        return Machine(index, key, node, skew_ms=skew_ms)
+        # Those who lie run anything, and no old release stays with them: they are not the ones that heal.
+        newer = self._versions.random() < 0.5 or any(index == liar for liar, _ in self.faults.liars)
+        return Machine(index, key, node, skew_ms=skew_ms, rules=NEWER if newer else OLD)
 
     def _start(self, machine: Machine) -> None:
         """Power on: whatever the member knows comes from its disk."""
@@ -117,6 +123,7 @@ class World:
             send=lambda to, message: self._transmit(machine, to, message),
             limits=replace(LIMITS, relay_votes=self.faults.relay),
             replica=self._replica,
+            rules=machine.rules,
         )
         member.now_ms = self._clock_ms(machine)
         member.committees = self.chain.appointed(self.now_ms)
@@ -134,7 +141,7 @@ class World:
         except PowerLoss:
             self._crash(machine)
             return
-        except StateDiverged as reason:
+        except (StateDiverged, UnknownVersion) as reason:
             raise Violation(f"member {machine.index}: {reason}") from reason
         if machine.bend is None:
             self.checkers.bounded(machine.member, machine.disk)
@@ -227,6 +234,7 @@ class World:
     def _restart(self, machine: Machine) -> None:
         if machine.member is not None:
             return
+        machine.rules = NEWER
         self._start(machine)
         assert machine.member is not None
         for damage in machine.member._journal.damage:
@@ -275,6 +283,8 @@ class World:
         for machine in self.machines:
             machine.chain.heal()
             machine.disk.crash_after = None
+            if machine.member is not None and machine.rules is OLD:
+                self._crash(machine)
             self._restart(machine)
         # A client whose transaction was not answered sends it again.
         for data in self.workload.sent:
@@ -394,7 +404,8 @@ class World:
         deadline = next_deadline_ms(member.state)
         overdue = deadline is not None and deadline <= self.now_ms
         events = machine.chain.propose(member.state, self.now_ms)
-        return not (len(member.mempool) or overdue or events) and member.state.origin is not None
+        passing = member.state.upgrade is not None
+        return not (len(member.mempool) or overdue or events or passing) and member.state.origin is not None
 
     def _positions(self) -> list[tuple[int, int, bool, int]]:
         return [
@@ -409,6 +420,7 @@ class World:
             roots.add(state_root(member.state))
         if len(roots) != 1:
             raise Violation("healed members have different ledgers")
+        self._check_versions()
         self.checkers.origins_stay(lambda number: self.chain.block_hash(number, None))
         alarms = {machine.chain.origins.alarm is not None for machine in self.honest}
         if len(alarms) != 1:
@@ -417,6 +429,18 @@ class World:
             self.checkers.count("halted by a deep reorganisation")
             if not self.faults.deep_reorg_at_ms:
                 raise Violation("the ledger took in a block that was not confirmed")
+
+    def _check_versions(self) -> None:
+        """What the chain said is in force everywhere, and each batch from there on was counted once."""
+        for member in self._standing:
+            state = member.state
+            if state.version == 2:
+                self.checkers.count("members at version 2")
+            raised = self.faults.raise_at and not self.faults.deep_reorg_at_ms
+            if raised and state.version != 2:
+                raise Violation(f"the chain raised the version, and a ledger is at {state.version}")
+            if bool(tally(state)) != (state.version == 2):
+                raise Violation("a version was entered that is not in force, or the other way round")
 
     def digest(self) -> str:
         """A fingerprint of the whole run: equal seeds give equal ones."""

@@ -12,6 +12,7 @@ from protocol.chain.deployment import Governance
 from protocol.crypto import Key
 from protocol.errors import ChainError
 from protocol.parameters import TOKEN_WEI
+from protocol.roles import Role
 from tests.chain import Chain, running_chain
 
 ALICE, BOB, MALLORY = (Key(bytes([number]) * 32) for number in (0x51, 0x52, 0x53))
@@ -97,6 +98,35 @@ def test_one_proposal_may_do_several_things_and_all_or_none_happens(chain: Chain
     assert client.members() == tuple(sorted(newcomers)) and client.committee_epoch() == 2
     assert client.parameter("tax_bps") == 123
     assert client.settlement.functions.guardian().call() == Web3.to_checksum_address(BOB.address)
+
+
+def test_a_member_is_replaced_by_one_that_can_take_part_and_one_at_a_time(chain: Chain) -> None:
+    dao, client = dao_of(chain, ALICE), chain.client(ALICE)
+    before = client.members()
+    threshold = client.committee.functions.threshold().call()
+    newcomer = Key(b"\x71" * 32)
+    with pytest.raises(ChainError, match="is no member"):
+        dao.replace_member(newcomer.address, before[0])
+    with pytest.raises(ChainError, match="is one already"):
+        dao.replace_member(before[0], before[1])
+    with pytest.raises(ChainError, match="could not take part"):
+        dao.replace_member(before[0], newcomer.address)
+    alice_wei = client.parameter("min_stake_aggregator_wei")
+    client.send(
+        client.token.functions.transfer(Web3.to_checksum_address(newcomer.address), alice_wei), "funding"
+    )
+    chain.client(newcomer).register(
+        Role.AGGREGATOR, alice_wei, "tcp://127.0.0.1:1,http://127.0.0.1:2", b"k" * 32
+    )
+    proposal = dao.propose([dao.replace_member(before[0], newcomer.address)], "a lost key")
+    with pytest.raises(ChainError, match="changes the committee and is pending: wait"):
+        dao.replace_member(before[1], newcomer.address)
+    decided(chain, dao, proposal)
+    dao.execute(dao.refreshed(proposal))
+    passes(chain, GOVERNANCE.timelock_s)
+    dao.execute(dao.refreshed(proposal))
+    assert client.members() == tuple(sorted([*before[1:], newcomer.address]))
+    assert client.committee.functions.threshold().call() == threshold
 
 
 def test_who_holds_the_votes_but_lost_or_missed_the_quorum_changes_nothing(chain: Chain) -> None:
