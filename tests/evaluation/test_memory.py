@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -131,3 +135,25 @@ def test_every_model_that_documents_admit_but_the_very_largest_fits_the_default(
 def test_a_validator_that_says_nothing_of_memory_has_the_evaluators_own_budget() -> None:
     """The configuration must not import the evaluator, so it repeats the number."""
     assert ValidatorConfig.model_fields["memory_bytes"].default == memory.DEFAULT_BYTES
+
+
+BUDGET_BYTES = 64 * 2**20
+COMPILER_BYTES = 128 * 2**20
+"""What XLA takes to compile, and what the allocator keeps of memory that was given back."""
+PER_SAMPLE_BYTES = 256
+"""The digest's hundred bytes, in Python's containers."""
+
+
+@pytest.mark.parametrize("family", ["cnn", "transformer"])
+def test_a_process_grows_with_the_budget_and_not_with_the_test_set(family: str) -> None:
+    script = Path(__file__).with_name("peak_memory.py")
+    done = subprocess.run(
+        [sys.executable, script, family, str(BUDGET_BYTES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    (_, half, whole), (_, before, after) = told["sizes"], told["grown_bytes"]
+    assert after <= BUDGET_BYTES + COMPILER_BYTES
+    assert after - before <= 8 * 2**20 + PER_SAMPLE_BYTES * (whole - half), (
+        "twice the samples, twice the memory"
+    )
