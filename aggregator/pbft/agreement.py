@@ -141,6 +141,7 @@ class Agreement:
     # Normal case -----------------------------------------------------------------------------------
 
     def _cast(self, kind: VoteKind, view: int, sequence: int, digest: bytes) -> Vote:
+        assert not self.observing, "whoever only follows signs nothing"
         return cast(self.members.domain, self._key, self.index, kind, view, sequence, digest)
 
     def _slot(self, sequence: int) -> Slot:

@@ -316,7 +316,7 @@ class Replica(Views):
         for record in records:
             replica._recall(record)
         replica.executed = replica.delivered = executed
-        if not replica.active:
+        if not replica.active and not replica.observing:
             replica._ask_for_view()  # said again on the next ticks, until the view begins
         replica._out = []
         return replica

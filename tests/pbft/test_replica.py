@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from aggregator.pbft.events import Misbehaved, Received, Validate
-from aggregator.pbft.messages import Batch, Outline, PrePrepare, Vote, VoteKind, cast
-from aggregator.pbft.records import BecameCommitted, decode_record
+from aggregator.pbft.events import Broadcast, Misbehaved, Received, Send, Tick, Validate
+from aggregator.pbft.messages import Batch, Outline, PrePrepare, Status, Vote, VoteKind, cast
+from aggregator.pbft.records import BecameCommitted, LeftView, decode_record
 from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
-from tests.pbft.network import LIMITS, Committee
+from tests.pbft.network import LIMITS, Committee, committee
 
 
 def test_every_member_executes_every_batch_in_one_order() -> None:
@@ -290,3 +290,16 @@ def test_a_primary_that_serves_others_but_starves_someone_is_replaced() -> None:
     network.check()
     assert all(machine.replica.view == 1 for machine in network.machines)
     assert not any(b"starved" in machine.pending for machine in network.machines[1:])
+
+
+def test_whoever_only_follows_asks_for_no_view_whatever_its_journal_says() -> None:
+    """A journal put back without a vote, or software that does not know the rules: neither has a place."""
+    members, keys = committee(4)
+    follower = Replica.restore(members, None, keys[3], [LeftView(2)], executed=0, limits=LIMITS)
+    said = [
+        effect.message
+        for now_ms in range(1, 5000, 100)
+        for effect in follower.step(Tick(now_ms=now_ms))
+        if isinstance(effect, Broadcast | Send)
+    ]
+    assert said and all(isinstance(message, Status) for message in said)
