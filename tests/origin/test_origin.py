@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from eth_account import Account
 
 from aggregator.ledger.state import Origin, genesis
 from aggregator.origin.origin import OriginSource, Proposal
@@ -59,8 +60,8 @@ def some_order(client: Key, nonce: int = 1) -> Order:
 
 def send_with_broken_text(chain: Chain, account: ChainClient, call: Any, text: str) -> None:
     """Send a contract call with the bytes of ``text`` replaced by as many that are not UTF-8."""
-    sender = account._account
-    assert sender is not None
+    assert isinstance(account._signer, Key)
+    sender = Account.from_key(account._signer.secret)
     built = call.build_transaction({"from": sender.address, "gas": 500_000})
     assert text.encode().hex() in built["data"]
     fields = {

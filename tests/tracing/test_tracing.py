@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,12 +71,9 @@ def test_while_off_the_sdk_is_not_imported_and_nothing_is_recorded() -> None:
     assert python(code).strip() == "False []"
 
 
-def test_a_span_that_is_off_costs_less_than_a_few_microseconds() -> None:
-    began_s = time.perf_counter()
-    for _ in range(20_000):
-        with tracing.span("train", OID):
-            pass
-    assert (time.perf_counter() - began_s) / 20_000 < 20e-6  # about 1 µs; loose, for busy machines
+def test_a_span_that_is_off_is_the_same_nothing_every_time() -> None:
+    assert tracing.span("train", OID, steps=5) is tracing.span("score", OID)
+    tracing.record("settled", OID, 0)
 
 
 @pytest.mark.parametrize(
