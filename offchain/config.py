@@ -183,6 +183,8 @@ class ProviderConfig(JurorConfig):
     """Training stops this long before the training window closes."""
     patience_steps: int | None = Field(default=None, ge=1)
     """Give a training up after that many steps without improvement; train to the deadline if not set."""
+    stop_early: bool = True
+    """Whether to end a training in which the second fall of the learning rate brought nothing better."""
     platform: str | None = None
     """JAX platform (`cpu`, `cuda`, `tpu`); the best one at hand if not set."""
 

@@ -111,6 +111,7 @@ class Job:
             batch_size=self._config.batch_size,
             learning_rate=self._config.learning_rate,
             patience_steps=self._config.patience_steps,
+            stop_early=self._config.stop_early,
             # The whole window: a job that is killed and starts again follows the same plan.
             budget_s=max(1.0, int(self._detail["order"]["trainWindow"]) - self._config.deadline_margin_s),
         )

@@ -28,7 +28,7 @@ from offchain.models.artifact import encode_model
 from offchain.models.network import to_tensors
 from offchain.training.checkpoint import Best, Checkpoints
 from offchain.training.parallel import Stepping, Team
-from offchain.training.schedule import rate, reserve_s
+from offchain.training.schedule import fall_at, is_exhausted, rate, reserve_s
 from offchain.training.task import TrainingConfig, TrainingTask, deal, fingerprint
 from protocol.errors import InvalidArtifact
 from protocol.metric import perfect_score
@@ -48,7 +48,7 @@ FIRST_STEPS: Final = 16
 MAX_GROWTH: Final = 4
 """By how much a dispatch may be longer than the one before: a mismeasured one cannot run away."""
 
-Reason = Literal["stopped", "steps", "patience", "perfect", "diverged", "time"]
+Reason = Literal["stopped", "steps", "patience", "perfect", "diverged", "time", "exhausted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,9 @@ class _Run:
         self._perfect = perfect_score(task.metric)
         self._stepping = Stepping(task, config, training, team)
         self._best: Best | None = None
+        self._began = self._passed
+        self._best_fall = fall_at(self._began)
+        """The fall of the rate in which the best model came: in this life, or before it began."""
         self._resume()
         self._steps = config.steps_per_dispatch or 1
         self._unscored_s = self._scoring_s = self._longest_scoring_s = 0.0
@@ -209,6 +212,9 @@ class _Run:
             return "diverged"
         if self._best is not None and self._best.score >= self._perfect:
             return "perfect"
+        found = config.stop_early and self._best is not None
+        if found and is_exhausted(self._passed, self._began, self._best_fall):
+            return "exhausted"
         if config.max_steps is not None and now >= config.max_steps:
             return "steps"
         last = self._best.step if self._best is not None else 0
@@ -218,7 +224,7 @@ class _Run:
 
     def advance(self) -> Progress:
         """One dispatch, and what is due after it: scoring, a checkpoint."""
-        steps, began = self._steps, self._clock()
+        steps, began, fall = self._steps, self._clock(), fall_at(self._passed)
         if self._config.max_steps is not None:
             steps = min(steps, self._config.max_steps - self._step)
         mean_loss = float(self._stepping.run(steps, self._rate()))
@@ -227,8 +233,9 @@ class _Run:
         self._unscored_s += taken_s
         if self._config.steps_per_dispatch is None:
             self._steps = next_steps(steps, taken_s, self._config.dispatch_s)
-        if not self._diverged and self._scoring_is_due():
-            self._score()
+        # The rate is lowest at the end of a fall: what came of it is looked at before it rises again.
+        if not self._diverged and (self._scoring_is_due() or fall_at(self._passed) > fall):
+            self._score(fall)
         if (
             self._checkpoints is not None
             and self._clock() - self._saved_at >= self._config.checkpoint_every_s
@@ -245,9 +252,14 @@ class _Run:
             self._stepping.device_bytes(),
         )
 
-    def _rate(self) -> float:
+    @property
+    def _passed(self) -> float:
+        """The share of the budget that is used up; zero without one."""
         budget_s = self._config.budget_s
-        return 1.0 if budget_s is None else rate(1 - self._time_left() / budget_s)
+        return 0.0 if budget_s is None else 1 - self._time_left() / budget_s
+
+    def _rate(self) -> float:
+        return 1.0 if self._config.budget_s is None else rate(self._passed)
 
     def _scoring_is_due(self) -> bool:
         share = self._config.evaluation_share
@@ -255,7 +267,8 @@ class _Run:
             self._scoring_s + self._unscored_s
         )
 
-    def _score(self) -> None:
+    def _score(self, fall: int) -> None:
+        """Score what is there now, which came of a ``fall`` of the rate."""
         began = self._clock()
         tensors = to_tensors(self._stepping.state.parameters)
         try:
@@ -268,7 +281,7 @@ class _Run:
         self._longest_scoring_s = max(self._longest_scoring_s, self._scoring_s)
         self._scored_step = self._step
         if self._best is None or score > self._best.score:
-            model = encode_model(tensors, self._architecture)
+            model, self._best_fall = encode_model(tensors, self._architecture), fall
             self._report(Best(model, score, self._step, reported=False))
 
     def _report(self, best: Best) -> None:
@@ -289,7 +302,7 @@ class _Run:
         # Whoever starts again shortly before the end may have no time left to score in.
         ours = reason in ("steps", "patience", "time") and self._time_left() >= self._longest_scoring_s
         if ours and self._step > max(self._scored_step, 0):
-            self._score()
+            self._score(fall_at(self._passed))
         if self._checkpoints is not None and not self._diverged:
             self._save()
         self._stepping.end()

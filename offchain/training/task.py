@@ -41,6 +41,8 @@ class TrainingConfig:
     """Without a budget of time: steps over which the learning rate falls to a twentieth, where it stays."""
     budget_s: float | None = None
     """The whole time that the order gives; the rate then follows it, see ``schedule``."""
+    stop_early: bool = True
+    """With a budget: end once a whole fall of the rate brings nothing better, see ``schedule``."""
     max_steps: int | None = None
     patience_steps: int | None = 4_000
     """End when that many steps brought no improvement; None trains until stopped."""

@@ -69,12 +69,12 @@ class SlowMachine:
 
 
 def run(
-    machine: SlowMachine, window_s: float, directory: Path | None = None
+    machine: SlowMachine, window_s: float, directory: Path | None = None, *, stop_early: bool = False
 ) -> tuple[Result, list[tuple[float, Improvement]]]:
     heard: list[tuple[float, Improvement]] = []
     result = train(
         TASK,
-        TrainingConfig(budget_s=window_s, patience_steps=None, checkpoint_every_s=5.0),
+        TrainingConfig(budget_s=window_s, patience_steps=None, checkpoint_every_s=5.0, stop_early=stop_early),
         checkpoint_dir=directory,
         should_stop=lambda: machine.now >= machine.dies_at,
         on_improved=lambda improvement: heard.append((machine.now, improvement)),
@@ -146,3 +146,57 @@ def test_images_are_moved_and_nothing_is_lost_of_them() -> None:
     assert (moved.sum(axis=(1, 2, 3)) == images.sum(axis=(1, 2, 3))).all()
     places = {tuple(np.argwhere(image[..., 0])[0]) for image in moved}
     assert len(places) > 20 and all(5 <= y <= 11 and 5 <= x <= 11 for y, x in places)
+
+
+# Stopping where nothing is left to learn -----------------------------------------------------------------
+
+
+def scoring(patch: pytest.MonkeyPatch, machine: SlowMachine, scores: Any) -> None:
+    """Every model scores what ``scores`` says of the second in which it is scored."""
+
+    def score(scorer: Any, tensors: Any) -> int:
+        machine.now += 0.5
+        return int(scores(machine.now))
+
+    patch.setattr(engine.Scorer, "score", score)
+
+
+WINDOW_S = 100.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason", "until_s"),
+    [
+        (lambda now: -1000 + min(now, 8), "exhausted", (35, 38)),  # nothing new after the first fall
+        (lambda now: -1000 + min(now, 34), "time", (95, 100)),  # the second found something
+        (lambda now: -1000 + (now >= 35), "time", (95, 100)),  # at its very end
+    ],
+)
+def test_a_fall_that_brings_nothing_better_is_the_last(
+    scores: Any, reason: str, until_s: tuple[float, float]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        machine = SlowMachine(patch, 1.0, 0.01, 0.5, [1.0])
+        scoring(patch, machine, scores)
+        result, _ = run(machine, WINDOW_S, stop_early=True)
+    assert result.reason == reason and until_s[0] <= machine.now <= until_s[1]
+
+
+def test_whoever_missed_a_part_of_the_fall_goes_on(tmp_path: Path) -> None:
+    """Killed in the first fall and back in the second: it may be for want of time that nothing got better."""
+    with pytest.MonkeyPatch.context() as patch:
+        machine = SlowMachine(patch, 1.0, 0.01, 0.5, [1.0])
+        scoring(patch, machine, lambda now: -1000 + min(now, 8))
+        machine.dies_at = 9.0
+        assert run(machine, WINDOW_S, tmp_path, stop_early=True)[0].reason == "stopped"
+        machine.now, machine.dies_at = 20.0, math.inf
+        assert run(machine, WINDOW_S, tmp_path, stop_early=True)[0].reason == "time"
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, len(schedule.BORDERS) - 2))
+def test_nobody_stops_before_a_second_whole_fall_was_seen(
+    began: float, passed: float, best_fall: int
+) -> None:
+    if schedule.is_exhausted(passed, began, best_fall):
+        assert began <= schedule.BORDERS[1] and passed >= schedule.BORDERS[2]
+        assert best_fall < schedule.fall_at(passed) - 1
