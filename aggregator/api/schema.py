@@ -184,11 +184,48 @@ class Juror(_Exact):
     digest: Hex | None
 
 
+class ScoreAnswer(_Exact):
+    """What was said; null before anybody has."""
+
+    score: Whole | None
+    digest: Hex | None
+
+
+Subject = Literal["model", "test set"]
+JurorRole = Literal["provider", "validator", "verifier"]
+
+
 class DisputeAnswer(_Exact):
-    mid: Hex
+    mid: Hex = Field(description="the model's, or the data root if it is about the test set")
+    of: Subject
     round: int
     jurors: list[Juror]
+    open: bool
     decided: bool
+    verdict: ScoreAnswer
+
+
+class ReportAnswer(_Exact):
+    """Somebody says that something cannot be fetched."""
+
+    subject: Hex
+    of: Subject
+    reporter: Hex
+    role: JurorRole
+    stakeWei: Wei
+    id: Hex
+
+
+class AppealAnswer(_Exact):
+    """Somebody has a verdict judged again."""
+
+    subject: Hex
+    of: Subject
+    appellant: Hex
+    role: JurorRole
+    bondWei: Wei
+    against: ScoreAnswer
+    id: Hex
 
 
 class PutOrder(_Exact):
@@ -223,6 +260,8 @@ class OrderDetail(OrderSummary):
     validations: list[Validation] | None = None
     challenges: list[Challenge] | None = None
     disputes: list[DisputeAnswer] | None = None
+    reports: list[ReportAnswer] | None = None
+    appeals: list[AppealAnswer] | None = None
 
 
 class Model(_Exact):
