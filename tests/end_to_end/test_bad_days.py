@@ -67,7 +67,7 @@ def test_every_aggregator_can_be_killed_in_turn(driver: Driver) -> None:
 
 
 def test_a_killed_provider_resumes_and_a_killed_client_still_releases(driver: Driver) -> None:
-    oid = driver.put(train_s=30)
+    oid = driver.put(train_s=50)
     driver.claimed(oid, 1)
     driver.devnet.children.stop(["provider-1", "client"], kill=True)
     driver.devnet.start("provider-1", SHAPE)
