@@ -34,7 +34,7 @@ CAUGHT_BY = {
     "VotesInLeftView": 12,
     "SignaturesUnchecked": 38,
     "DigestUnchecked": 38,
-    "NewViewUnchecked": 39,
+    "NewViewUnchecked": 101,
     "TakesUnconfirmedBlocks": 41,
     "VotesAfterDamage": 41,
     "PledgeNotKept": 41,
