@@ -70,7 +70,10 @@ class Aggregator(Member):
     def _apply(self, committed: Committed) -> Applied:
         applied = super()._apply(committed)
         if self.on_applied is not None and not self._recovering:
-            self.on_applied(committed, applied)
+            try:
+                self.on_applied(committed, applied)
+            except Exception:  # whoever looks on must not end a member, nor all of them at the same batch
+                log.exception("what looks on at batch %d failed; the ledger goes on", committed.sequence)
         return applied
 
     # Life ------------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ class OrderTraces:
         match event:
             case OrderTaken(oid=oid, at_ms=at_ms):
                 entry = state.table.get(oid)
-                if entry is not None:
+                # Anybody may put an order of a kind that no task protocol knows; it has no phases.
+                if entry is not None and entry.task is not None:
                     self._entered(oid, entry.task.phase, at_ms)
             case PhaseEntered(oid=oid, phase=phase, at_ms=at_ms):
                 self._left(oid, at_ms)

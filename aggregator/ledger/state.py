@@ -194,7 +194,7 @@ class Entry:
     parameters: Parameters
     """Values in force at t0; later votes do not touch this order."""
     task: Any
-    """The task protocol's state (a `TaskState`)."""
+    """The task protocol's state (a `TaskState`); None of a kind that no task protocol knows."""
     outcome: Outcome | None = None
     """Set when the order is sealed; nothing changes it afterwards."""
 

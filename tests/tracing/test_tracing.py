@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("opentelemetry.sdk", reason="pip install 'proof-of-training[trace]'")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="pip install 'proof-of-training[trace]'")
 
+from aggregator.ledger.transition import Applied
+from aggregator.pbft.messages import Committed
 from aggregator.tracing import OrderTraces
 from protocol import tracing
 from protocol.crypto import keccak256
@@ -228,3 +230,36 @@ def test_an_aggregator_tells_a_whole_order(
         assert before.ended_ns == after.began_ns
     claim = next(span for span in spans if span.name == "order Claim")
     assert claim.attributes["dtn.code"] == "Accepted" and claim.attributes["dtn.tx"].startswith("0x")
+
+
+def test_an_order_of_a_kind_that_nobody_knows_ends_no_aggregator(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+    async def order() -> bytes:
+        async with running(tmp_path, DOMAIN) as net:
+            net.node.on_applied = OrderTraces(DOMAIN).applied
+            oid = await net.place(kind="unheard-of")
+            await net.place()  # the next batch is applied by whoever lives
+            await net.until(lambda: net.node.replica.executed >= 2)
+            return oid
+
+    with tracing.exporting("aggregator"):
+        oid = asyncio.run(order())
+    assert [span.name for span in collector.spans(oid.hex()[:32]) if span.name.startswith("phase")] == []
+
+
+def test_whoever_looks_on_at_batches_cannot_end_the_aggregator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(committed: Committed, applied: Applied) -> None:
+        raise ValueError("an onlooker's own fault")
+
+    async def order() -> None:
+        async with running(tmp_path, DOMAIN) as net:
+            net.node.on_applied = stumble
+            await net.place()
+
+    asyncio.run(order())
+    assert "what looks on at batch" in caplog.text and "an onlooker's own fault" in caplog.text
