@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from protocol.errors import ProtocolError
+from protocol.text import printable
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
 
         app()
     except ProtocolError as reason:
-        print(f"dtn: {' '.join(str(reason).split())}", file=sys.stderr)
+        print(f"dtn: {printable(' '.join(str(reason).split()))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("dtn: interrupted", file=sys.stderr)

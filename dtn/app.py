@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import typer
 
 from dtn.commands import (
+    aggregator,
+    client,
     dao,
     data,
     demo,
@@ -39,8 +41,8 @@ for role in roles.ROLES:
     if role == "provider":
         provider.extend(commands)
     app.add_typer(commands, name=role)
-app.add_typer(roles.aggregator_app(), name="aggregator")
-app.add_typer(roles.client_app(), name="client")
+app.add_typer(aggregator.app, name="aggregator")
+app.add_typer(client.app, name="client")
 app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.status import Status
 
-from dtn.output import percent, short
+from dtn.output import percent, plain, short
 from offchain.answers import fetch_detail
 from offchain.network import LedgerRefused, Network, NetworkError, NotFound
 from protocol.errors import ProtocolError
@@ -52,8 +52,8 @@ def follow(network: Network, oid: str, *, quiet: bool) -> Json:
                 for line in _news(detail):
                     if line not in seen:
                         seen.add(line)
-                        console.print(f"{elapsed:7.1f} s  {line}", soft_wrap=True)
-                status.update(_now(detail))
+                        console.print(plain(f"{elapsed:7.1f} s  {line}"), soft_wrap=True)
+                status.update(plain(_now(detail)))
                 if detail["phase"] == "settled":
                     return detail
                 if detail["phase"] == "sealed":

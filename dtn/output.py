@@ -21,10 +21,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from offchain.files import write_whole
 from protocol.errors import ProtocolError
 from protocol.parameters import TOKEN_WEI
+from protocol.text import printable
 from protocol.transactions import INVALID_SCORE, IRRETRIEVABLE_SCORE
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
@@ -51,8 +53,18 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) if cell is not None else "–" for cell in row))
+        grid.add_row(*(plain(cell) if cell is not None else "–" for cell in row))
     console.print(grid)
+
+
+def plain(text: object) -> Text:
+    """A string from outside: no markup, no control characters."""
+    return Text(printable(str(text)))
+
+
+def line(text: str) -> None:
+    """One line on standard output that may hold strings from outside."""
+    console.print(plain(text), soft_wrap=True)
 
 
 def tokens(wei: int | str) -> str:

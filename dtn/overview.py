@@ -17,7 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dtn.output import percent, short, tokens
+from dtn.output import percent, plain, short, tokens
 from offchain.answers import OrderRow, Orders, SettlementRow, Settlements, Standing, read
 from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile, NotFound
 
@@ -117,11 +117,6 @@ def draw(look: Look, rows: int = MOST_ROWS) -> RenderableType:
     if look.problem:
         return Group(_aggregators(look), Text(), _alert(look.problem))
     return Group(_aggregators(look), Text(), _orders(look, rows), Text(), _settlements(look))
-
-
-def plain(text: object) -> Text:
-    """A string from outside: no markup, no control characters."""
-    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)))
 
 
 def _alert(text: str) -> Text:

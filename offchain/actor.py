@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 
 from prometheus_client.core import Metric
 
-from offchain.answers import Orders, fetch_detail, fetch_open, fetch_stakes, read
+from offchain.answers import Orders, fetch_detail, fetch_open, fetch_parameters, fetch_stakes, read
 from offchain.config import ActorConfig
 from offchain.network import (
     LedgerRefused,
@@ -154,7 +154,8 @@ class Actor:
                         log.info("the network answers again")
                     down = False
                     self.meters.round()
-                except NetworkError as reason:
+                except (NetworkError, NotFound, LedgerRefused) as reason:
+                    # What is asked for here every aggregator has: a refusal is of no more use than silence.
                     if not down:
                         log.warning("%s", reason)
                     down = True
@@ -204,7 +205,7 @@ class Actor:
         if self.role is None:
             return
         name = self.role.name.lower()
-        need = int(self.network.get("/v1/parameters")[self.role.parameter])
+        need = fetch_parameters(self.network)[self.role.parameter]
         have = sum(stake.bonded_wei for stake in fetch_stakes(self.network, self.me) if stake.role == name)
         if have >= max(1, need) or self._staked_on_chain() >= max(1, need):
             return
@@ -245,8 +246,15 @@ class Actor:
         """Details of the running ``open`` orders in these phases, best paid first."""
         listed = read("orders", Orders, self.network.get("/v1/orders", limit=MOST_LISTED)).orders
         wanted = [row.oid for row in listed if row.phase in phases and row.kind == "open"]
-        found = (fetch_open(self.network, oid) for oid in wanted)
-        return [detail for detail in found if detail is not None]
+        details = []
+        for oid in wanted:
+            try:
+                detail = fetch_open(self.network, oid)
+            except NotFound:
+                continue  # listed by one aggregator and asked of another that has yet to catch up
+            if detail is not None:
+                details.append(detail)
+        return details
 
     def drop_settled(self) -> None:
         """Drop what orders needed that were settled `keep_s` ago; looks at most every `LOOK_AT_SETTLED_S`.

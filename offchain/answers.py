@@ -14,11 +14,22 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from offchain.network import Network, NetworkError
+from offchain.network import Answer, Network, NetworkError
 
 MAX_DIGITS: Final = 80
 STAKES_NAMED: Final = ("min_validation_stake_wei", "min_challenge_stake_wei")
 """Parameters of an order that those who work on it go by."""
+NOTHING_YET: Final[dict[str, Any]] = {
+    "phases": (),
+    "testLinks": None,
+    "claims": (),
+    "validations": (),
+    "challenges": (),
+    "reports": (),
+    "disputes": (),
+    "appeals": (),
+}
+"""What an order of which nothing has been told says in its sections."""
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -110,6 +121,12 @@ class ChallengeRow(Answered, frozen=True, kw_only=True):
 
     vid: Id
     challenger: Account
+    stake_text: Digits = msgspec.field(name="cStakeWei")
+
+    @property
+    def c_stake_wei(self) -> int:
+        """What the challenger staked on it."""
+        return int(self.stake_text)
 
 
 class ReportRow(_View, frozen=True, kw_only=True):
@@ -117,14 +134,30 @@ class ReportRow(_View, frozen=True, kw_only=True):
 
     id: Id
     subject: Id
+    of: str
+    """``model`` or ``test set``."""
     reporter: Account
+    stake_text: Digits = msgspec.field(name="stakeWei")
+
+    @property
+    def stake_wei(self) -> int:
+        """What the reporter staked on it."""
+        return int(self.stake_text)
 
 
 class AppealRow(_View, frozen=True, kw_only=True):
     """Somebody has a verdict judged again."""
 
     subject: Id
+    of: str
+    """``model`` or ``test set``."""
     appellant: Account
+    bond_text: Digits = msgspec.field(name="bondWei")
+
+    @property
+    def bond_wei(self) -> int:
+        """What the appellant loses if the verdict stands."""
+        return int(self.bond_text)
 
 
 class Seat(Answered, frozen=True, kw_only=True):
@@ -158,6 +191,14 @@ class ReceiptRow(_View, frozen=True, kw_only=True):
     def amount_wei(self) -> int:
         """Negative for a slash."""
         return int(self.amount_text)
+
+
+class PaidRow(ReceiptRow, frozen=True, kw_only=True):
+    """A receipt with the settlement that paid it."""
+
+    epoch: int
+    tx: Id
+    at_ms: int
 
 
 class PhaseRow(_View, frozen=True, kw_only=True):
@@ -290,6 +331,14 @@ class Stakes(_View, frozen=True):
     stakes: tuple[StakeRow, ...]
 
 
+class NodeRow(_View, frozen=True, kw_only=True):
+    """A registered node."""
+
+    account: Account
+    endpoint: str
+    stakes: tuple[StakeRow, ...]
+
+
 class CreditRow(CreditedRow, frozen=True, kw_only=True):
     """What one settlement brought an account, and the proof that ``Settlement.claim`` wants."""
 
@@ -309,7 +358,7 @@ class AccountView(_View, frozen=True, kw_only=True):
     stakes: tuple[StakeRow, ...]
     pending: tuple[ReceiptRow, ...]
     """Of orders that are sealed and not settled."""
-    receipts: tuple[ReceiptRow, ...]
+    receipts: tuple[PaidRow, ...]
     credits: tuple[CreditRow, ...]
 
 
@@ -350,26 +399,49 @@ def read(what: str, shape: type[T], answer: Any) -> T:
 def fetch_detail(network: Network, oid: str) -> Json:
     """``GET /v1/orders/OID`` as it was answered, if it can be read as an `OrderView`.
 
+    Sections that it lacks, as orders of other kinds do, are there and empty.
+
     Raises:
         NetworkError: no aggregator answers, or not as it should.
         NotFound: there is no such order.
     """
-    answer: Json = network.get(f"/v1/orders/{oid}")
-    if read(f"order {oid}", OrderView, answer).oid != oid:
-        raise NetworkError(f"an aggregator was asked about order {oid} and tells of another")
-    return answer
+    return Answer({**NOTHING_YET, **_ask_about(network, oid)[0]})
+
+
+def fetch_order(network: Network, oid: str) -> OrderView:
+    """The same as a type."""
+    return _ask_about(network, oid)[1]
 
 
 def fetch_open(network: Network, oid: str) -> Json | None:
     """The same of an ``open`` order that is worked on, as an `OpenOrder`; none once it is sealed."""
-    detail = fetch_detail(network, oid)
-    if detail["phase"] in ("sealed", "settled"):
+    detail, view = _ask_about(network, oid)
+    if view.phase in ("sealed", "settled"):
         return None
-    order = read(f"order {oid}", OpenOrder, detail)
+    parameters = read(f"order {oid}", OpenOrder, detail).parameters
     for name in STAKES_NAMED:
-        if name not in order.parameters:
+        if name not in parameters:
             raise NetworkError(f"an aggregator's answer about order {oid} cannot be read: it lacks {name}")
     return detail
+
+
+def _ask_about(network: Network, oid: str) -> tuple[Answer, OrderView]:
+    """What was answered about an order, and what it says."""
+    answer = network.get(f"/v1/orders/{oid}")
+    view = read(f"order {oid}", OrderView, answer)
+    if view.oid != oid:
+        raise NetworkError(f"an aggregator was asked about order {oid} and tells of another")
+    return answer, view
+
+
+def fetch_parameters(network: Network) -> dict[str, int]:
+    """The protocol's parameters in force, by name.
+
+    Raises:
+        NetworkError: no aggregator answers, or not as it should.
+    """
+    found = read("parameters", dict[str, Digits], network.get("/v1/parameters"))
+    return Answer({name: int(value) for name, value in found.items()})
 
 
 def fetch_stakes(network: Network, account: str) -> tuple[StakeRow, ...]:

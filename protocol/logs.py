@@ -5,8 +5,9 @@
 process, so that one order's life can be read from the logs of all who took part. As text they stand in the
 message, where they matter.
 
-Guarantees: a line of JSON is one object and one line, whatever a message holds; it has at most
-`MAX_MESSAGE_CHARS` of message; secrets are nobody's business here, see `protocol.keyfile`.
+Guarantees: an event is one line, whatever a message holds, and in JSON one object; as text, control
+characters are replaced and only a traceback has lines of its own, which are indented; a message has at most
+`MAX_MESSAGE_CHARS`; secrets are nobody's business here, see `protocol.keyfile`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from protocol.errors import ProtocolError
+from protocol.text import printable
 
 Format = Literal["text", "json"]
 Id = Literal["oid", "mid", "tx", "sequence", "epoch", "member", "transaction"]
@@ -54,9 +56,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        message = record.getMessage()
-        if len(message) > MAX_MESSAGE_CHARS:
-            message = message[:MAX_MESSAGE_CHARS] + "…"
+        message = _bounded(record.getMessage())
         at = datetime.fromtimestamp(record.created, UTC)
         told: dict[str, object] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -72,6 +72,27 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(told, ensure_ascii=True, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """One line per event for people, and tracebacks under it; what strangers sent cannot look like a line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line."""
+        record.message = printable(_bounded(record.message))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback."""
+        lines = super().formatException(ei)[-MAX_MESSAGE_CHARS:].splitlines()
+        return "\n".join("  " + printable(line) for line in lines)
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE_CHARS else message[:MAX_MESSAGE_CHARS] + "…"
+
+
 def configure(level: str | None = None, form: str | None = None) -> None:
     """Log to standard error; what is not given comes from ``$DTN_LOG`` and ``$DTN_LOG_FORMAT``.
 
@@ -84,9 +105,8 @@ def configure(level: str | None = None, form: str | None = None) -> None:
         raise BadLogFormat(f"logs come as {' or '.join(get_args(Format))}, not {form!r}: correct ${FORMAT}")
     if level not in logging.getLevelNamesMapping():
         raise BadLogFormat(f"{level!r} is no level of logs; ${LEVEL} is DEBUG, INFO, WARNING or ERROR")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if form == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

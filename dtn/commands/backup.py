@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dtn.commands import staking
+from dtn.commands.staking import Config
 from dtn.output import JsonFlag, console, print_json
-from protocol.chain.client import ChainClient, connect
-
-Config = Annotated[Path, typer.Option("--config", help="The role's TOML file.", exists=False)]
 
 
 def extend(app: typer.Typer) -> None:
@@ -63,7 +62,7 @@ def restore(
 
     settings = AggregatorConfig.read(config)
     # By the chain as it is now: of every committee so far the member may have promised anything.
-    epoch = _chain(settings).committee_epoch()
+    epoch = staking.chain_at(settings.rpc_url, settings.book(), settings.key()).committee_epoch()
     made = put_back(file, settings.data_dir / "journal", _owner(settings), epoch)
     if as_json:
         print_json({"path": str(settings.data_dir / "journal"), "kind": made.kind, "epoch": epoch})
@@ -80,8 +79,3 @@ def _owner(settings: Any) -> Any:
 
     book = settings.book()
     return Owner(settings.key().address, book.chain_id, bytes.fromhex(book.parameters[2:]))
-
-
-def _chain(settings: Any) -> ChainClient:
-    book = settings.book()
-    return ChainClient(connect(settings.rpc_url, book.chain_id), book, settings.key())

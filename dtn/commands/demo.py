@@ -15,6 +15,7 @@ from dtn.devnet.processes import interruptible
 from dtn.follow import follow
 from dtn.home import devnet_home
 from dtn.output import JsonFlag, console, percent, print_json, table, tokens, write_output
+from offchain.answers import OrderView, read
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig
 from offchain.network import NetworkFile
@@ -136,8 +137,7 @@ def _pay_out(devnet: Devnet, detail: dict[str, Any]) -> list[int]:
 
 def _show(result: dict[str, Any], devnet: Devnet, kept: bool) -> None:
     names = devnet.names()
-    detail = _named(result["detail"], names)
-    show_order(detail)
+    show_order(read("the order", OrderView, result["detail"]), names)
     table(
         "result",
         ("what", "value"),
@@ -154,12 +154,3 @@ def _show(result: dict[str, Any], devnet: Devnet, kept: bool) -> None:
         console.print(
             "the network is still up: try `dtn orders`, `dtn nodes`; stop it with `dtn devnet down`"
         )
-
-
-def _named(value: Any, names: dict[str, str]) -> Any:
-    """The same JSON with the local network's accounts called by name."""
-    if isinstance(value, dict):
-        return {key: _named(item, names) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_named(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value

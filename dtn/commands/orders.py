@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -14,6 +16,7 @@ from dtn.output import (
     BadAmount,
     JsonFlag,
     console,
+    line,
     parse_id,
     percent,
     print_json,
@@ -24,6 +27,16 @@ from dtn.output import (
     wei,
 )
 from dtn.overview import NOBODY, Overview
+from offchain.answers import (
+    AccountView,
+    DisputeRow,
+    NodeRow,
+    Orders,
+    OrderView,
+    fetch_detail,
+    fetch_order,
+    read,
+)
 from offchain.client import Client, read_task_file
 from offchain.config import ClientConfig, InvalidConfig, read_any
 from offchain.network import Network, NetworkError, NetworkFile
@@ -50,6 +63,11 @@ SignerOption = Annotated[
 AccountOption = Annotated[
     str | None, typer.Option("--account", metavar="ADDRESS", help="The account that --signer signs for.")
 ]
+
+
+NAMELESS: Final[Mapping[str, str]] = MappingProxyType({})
+ROUNDS: Final = ("first", "second", "appeal")
+"""What rounds of verdicts are called."""
 
 
 def _network(path: Path | None) -> Network:
@@ -151,127 +169,128 @@ def orders(
     """List orders, best reward per second of training first (PoT FetchOrders)."""
     params: dict[str, Any] = {"limit": limit} | ({"phase": phase} if phase else {})
     answer = _network(network).get("/v1/orders", **params)
+    found = read("orders", Orders, answer).orders
     if as_json:
         print_json(answer)
         return
-    rows = [
-        (o["oid"], o["kind"], o["phase"], tokens(o["rewardWei"]), percent(o["score"]), o["result"])
-        for o in answer["orders"]
-    ]
+    rows = [(o.oid, o.kind, o.phase, tokens(o.reward_wei), percent(o.score), o.result) for o in found]
     table("orders", ("OID", "kind", "phase", "reward", "score", "result"), rows)
 
 
 def order(oid: str, network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """Show one order: phases, claims, validations, challenges, winner, receipts."""
-    parse_id(oid, 32, "an OID")
-    detail = _network(network).get(f"/v1/orders/{oid}")
+    asked = _network(network)
+    named = "0x" + parse_id(oid, 32, "an OID").hex()
     if as_json:
-        print_json(detail)
+        print_json(fetch_detail(asked, named))
         return
-    show_order(detail)
+    show_order(fetch_order(asked, named))
 
 
-def show_order(detail: dict[str, Any]) -> None:
-    """An order's tables."""
-    console.print(f"order {detail['oid']} · {detail['kind']} · phase {detail['phase']}", soft_wrap=True)
-    if detail.get("phases"):
-        start = detail["phases"][0]["atMs"]
-        rows = [(p["phase"], f"{(p['atMs'] - start) / 1000:.1f} s") for p in detail["phases"]]
-        table("phases", ("phase", "entered after"), rows)
-        rows_claims = [
-            (
-                c["provider"],
-                short(c["mid"]),
-                c["sizeBytes"],
-                percent(c["score"]),
-                "winner" * (c["provider"] == detail["winner"]),
-            )
-            for c in detail["claims"]
-        ]
-        table("claims", ("provider", "MID", "bytes", "score", ""), rows_claims)
-        rows_validations = [
-            (v["validator"], short(v["mid"]), percent(v["score"]), tokens(v["vStakeWei"]))
-            for v in detail["validations"]
-        ]
-        table("validations", ("validator", "MID", "score", "vStake"), rows_validations)
-        if detail["challenges"]:
-            rows_challenges = [
-                (c["challenger"], short(c["vid"]), percent(c["score"]), tokens(c["cStakeWei"]))
-                for c in detail["challenges"]
-            ]
-            table("challenges", ("challenger", "VID", "score", "cStake"), rows_challenges)
-        _show_disputes(detail)
-    if detail["result"]:
-        console.print(f"result: {detail['result']}")
-    show_receipts("receipts", detail["receipts"])
-    settlement = detail["settlement"]
-    if settlement:
-        console.print(
-            f"settled in epoch {settlement['epoch']} by {settlement['tx']} with {settlement['gasUsed']} gas",
-            soft_wrap=True,
+def show_order(found: OrderView, names: Mapping[str, str] = NAMELESS) -> None:
+    """An order's tables; accounts that have one of ``names`` are called by it."""
+    line(f"order {found.oid} · {found.kind} · phase {found.phase}")
+    if found.phases:
+        _show_work(found, names)
+    if found.result is not None:
+        line(f"result: {found.result}")
+    rows = [(names.get(r.account, r.account), r.role, tokens(r.amount_wei), r.reason) for r in found.receipts]
+    table("receipts", ("account", "role", "tokens", "reason"), rows)
+    if found.settlement is not None:
+        paid = found.settlement
+        line(f"settled in epoch {paid.epoch} by {paid.tx} with {paid.gas_used} gas")
+
+
+def _show_work(found: OrderView, names: Mapping[str, str]) -> None:
+    """Phases, and what was done in them."""
+    start_ms = found.phases[0].at_ms
+    entered = [(each.phase, f"{(each.at_ms - start_ms) / 1000:.1f} s") for each in found.phases]
+    table("phases", ("phase", "entered after"), entered)
+    claims = [
+        (
+            names.get(each.provider, each.provider),
+            short(each.mid),
+            each.size_bytes,
+            percent(each.score),
+            "winner" * (each.provider == found.winner),
         )
-
-
-def _show_disputes(detail: dict[str, Any]) -> None:
-    """Reports, verdicts and appeals, where there were any."""
-    if detail["reports"]:
-        rows_reports = [
-            (r["reporter"], r["of"], short(r["subject"]), tokens(r["stakeWei"])) for r in detail["reports"]
-        ]
-        table("irretrievable reports", ("reporter", "of", "subject", "stake"), rows_reports)
-    if detail["disputes"]:
-        rows_disputes = [
+        for each in found.claims
+    ]
+    table("claims", ("provider", "MID", "bytes", "score", ""), claims)
+    validations = [
+        (
+            names.get(each.validator, each.validator),
+            short(each.mid),
+            percent(each.score),
+            tokens(each.v_stake_wei),
+        )
+        for each in found.validations
+    ]
+    table("validations", ("validator", "MID", "score", "vStake"), validations)
+    if found.challenges:
+        challenges = [
             (
-                d["of"],
-                short(d["mid"]),
-                ("first", "second", "appeal")[d["round"] - 1],
-                f"{sum(seat['committed'] for seat in d['jurors'])} of {len(d['jurors'])}",
-                _verdict(d),
+                names.get(each.challenger, each.challenger),
+                short(each.vid),
+                percent(each.score),
+                tokens(each.c_stake_wei),
             )
-            for d in detail["disputes"]
+            for each in found.challenges
         ]
-        table("disputes", ("of", "subject", "round", "jurors who judged", "verdict"), rows_disputes)
-    if detail["appeals"]:
-        rows_appeals = [
-            (a["appellant"], a["of"], short(a["subject"]), tokens(a["bondWei"])) for a in detail["appeals"]
+        table("challenges", ("challenger", "VID", "score", "cStake"), challenges)
+    if found.reports:
+        reports = [
+            (names.get(each.reporter, each.reporter), each.of, short(each.subject), tokens(each.stake_wei))
+            for each in found.reports
         ]
-        table("appeals", ("appellant", "of", "subject", "bond"), rows_appeals)
+        table("irretrievable reports", ("reporter", "of", "subject", "stake"), reports)
+    if found.disputes:
+        disputes = [
+            (
+                each.of,
+                short(each.mid),
+                ROUNDS[each.round - 1] if 0 < each.round <= len(ROUNDS) else each.round,
+                f"{sum(seat.committed for seat in each.jurors)} of {len(each.jurors)}",
+                _verdict(each),
+            )
+            for each in found.disputes
+        ]
+        table("disputes", ("of", "subject", "round", "jurors who judged", "verdict"), disputes)
+    if found.appeals:
+        appeals = [
+            (names.get(each.appellant, each.appellant), each.of, short(each.subject), tokens(each.bond_wei))
+            for each in found.appeals
+        ]
+        table("appeals", ("appellant", "of", "subject", "bond"), appeals)
 
 
-def _verdict(dispute: dict[str, Any]) -> str:
-    score = dispute["verdict"]["score"]
+def _verdict(dispute: DisputeRow) -> str:
+    score = dispute.verdict.score
     if score is None:
         return "none"
-    return "fetched" if dispute["of"] == "test set" and int(score) != IRRETRIEVABLE_SCORE else percent(score)
-
-
-def show_receipts(title: str, receipts: list[dict[str, Any]]) -> None:
-    """Who was paid what and why."""
-    rows = [(r["account"], r["role"], tokens(r["amountWei"]), r["reason"]) for r in receipts]
-    table(title, ("account", "role", "tokens", "reason"), rows)
+    return "fetched" if dispute.of == "test set" and score != IRRETRIEVABLE_SCORE else percent(score)
 
 
 def account(address: str, network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """Why an account was paid: stakes, receipts with their settlement, claimable credits."""
-    parse_id(address, 20, "an address")
-    answer = _network(network).get(f"/v1/accounts/{address}")
+    answer = _network(network).get(f"/v1/accounts/0x{parse_id(address, 20, 'an address').hex()}")
+    found = read("an account", AccountView, answer)
     if as_json:
         print_json(answer)
         return
     stakes = [
-        (s["role"], tokens(s["bondedWei"]), tokens(s["lockedWei"]), tokens(s["unbondingWei"]))
-        for s in answer["stakes"]
+        (each.role, tokens(each.bonded_wei), tokens(each.locked_wei), tokens(each.unbonding_wei))
+        for each in found.stakes
     ]
     table("stakes", ("role", "bonded", "locked", "unbonding"), stakes)
+    paid = [(each, short(each.tx)) for each in found.receipts]
+    waiting = [(each, "not settled yet") for each in found.pending]
     rows = [
-        (short(r["oid"]), r["role"], tokens(r["amountWei"]), r["reason"], short(r["tx"]))
-        for r in answer["receipts"]
-    ] + [
-        (short(r["oid"]), r["role"], tokens(r["amountWei"]), r["reason"], "not settled yet")
-        for r in answer["pending"]
+        (short(each.oid), each.role, tokens(each.amount_wei), each.reason, settlement)
+        for each, settlement in (*paid, *waiting)
     ]
     table("receipts", ("order", "role", "tokens", "reason", "settlement"), rows)
-    due = [(c["epoch"], tokens(c["amountWei"])) for c in answer["credits"]]
+    due = [(each.epoch, tokens(each.amount_wei)) for each in found.credits]
     table("credits (pay out with `dtn claim`)", ("epoch", "tokens"), due)
 
 
@@ -338,13 +357,14 @@ def reclaim(
 def nodes(network: NetworkOption = None, as_json: JsonFlag = False) -> None:
     """List registered nodes and their stakes."""
     found = list(_network(network).pages("/v1/nodes", "nodes"))
+    registered = read("nodes", list[NodeRow], found)
     if as_json:
         print_json({"nodes": found})
         return
     rows = [
-        (n["account"], s["role"], tokens(s["bondedWei"]), tokens(s["lockedWei"]), n["endpoint"])
-        for n in found
-        for s in n["stakes"]
+        (each.account, stake.role, tokens(stake.bonded_wei), tokens(stake.locked_wei), each.endpoint)
+        for each in registered
+        for stake in each.stakes
     ]
     table("nodes", ("account", "role", "bonded", "locked", "endpoint"), rows)
 

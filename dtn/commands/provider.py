@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dtn.commands import quotes
-from dtn.commands.roles import Config
+from dtn.commands.staking import Config
 from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, table, tokens, wei
 from offchain.config import ProviderConfig
 from offchain.network import Network, NetworkFile

@@ -27,7 +27,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from offchain.answers import fetch_credits
+from offchain.answers import fetch_credits, fetch_parameters
 from offchain.network import Network
 from offchain.serving import HttpServer
 from offchain.standing.meters import Meters
@@ -248,7 +248,7 @@ class Monitor(Collector):
         held = {state: wei / TOKEN_WEI for state, wei in held_wei.items()}
         yield gauges("dtn_stake_tokens", "Stake in this role, by state.", "state", held)
         if role is not None:
-            need_wei, have_wei = int(network.get("/v1/parameters")[role.parameter]), held_wei["bonded"]
+            need_wei, have_wei = fetch_parameters(network)[role.parameter], held_wei["bonded"]
             short = f"its stake is {have_wei} wei, and {need_wei} are needed"
             self._short_of_stake = short if have_wei < need_wei else None
         pending = sum(int(item["amountWei"]) for item in account["pending"]) / TOKEN_WEI

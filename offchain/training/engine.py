@@ -212,8 +212,11 @@ class _Run:
             return "diverged"
         if self._best is not None and self._best.score >= self._perfect:
             return "perfect"
-        found = config.stop_early and self._best is not None
-        if found and is_exhausted(self._passed, self._began, self._best_fall):
+        if (
+            config.stop_early
+            and self._best is not None
+            and is_exhausted(self._passed, self._began, self._best_fall)
+        ):
             return "exhausted"
         if config.max_steps is not None and now >= config.max_steps:
             return "steps"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,15 +28,6 @@ ROLES: list[tuple[type[Actor], type[ActorConfig], str]] = [
     (ClientDaemon, ClientConfig, ""),
 ]
 ROUNDS = 3
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Leave this process its own way to end."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def live(

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from offchain.actor import Actor
+from offchain.answers import fetch_detail
 from offchain.config import ClientConfig
+from offchain.network import Network
 from protocol.keyfile import write_private
-from tests.answers import Json, account, claim, open_order
+from protocol.parameters import DEFAULTS
+from protocol.roles import Role
+from tests.answers import OID, Json, account, claim, open_order, stake
 from tests.chain import chainless_network
-from tests.scripts.serving import serving
+from tests.scripts.serving import Answer, serving
 
 MOST_ROUNDS = 20
 
 
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Leave this process its own way to end."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 class Looking(Actor):
-    """Works once it has been told of an order in training."""
+    """Works once it has been told of an order in training, for which it would need a stake."""
 
+    role = Role.PROVIDER
     rounds = 0
     told: list[Json] | None = None
 
@@ -44,11 +39,40 @@ class Looking(Actor):
 
 
 ROW = open_order(claimCount=0)
+OTHER = "0x" + "77" * 32
+PARAMETERS = {name: str(value) for name, value in DEFAULTS.values}
+Says = Callable[[str], Answer]
 
 
-def saying(listed: Json, detail: Any) -> Callable[[str], tuple[int, bytes]]:
-    """An aggregator's answers about all orders, and about one."""
-    return lambda path: (200, json.dumps(detail if "0x" in path else listed).encode())
+def saying(listed: Json, detail: Any, parameters: Any = PARAMETERS) -> Says:
+    """An aggregator's answers about all orders, about one, and about the rest."""
+
+    def answer(path: str) -> Answer:
+        said: Any = {"/v1/parameters": parameters, "/v1/status": {}}.get(path)
+        if path.startswith("/v1/accounts/"):
+            said = {"stakes": [stake("provider", 10**30)]}
+        elif said is None:
+            said = detail if "0x" in path else listed
+        return 200, json.dumps(said).encode()
+
+    return answer
+
+
+def refusing(status: int) -> Says:
+    """An aggregator that refuses to say anything."""
+    return lambda _: (status, json.dumps({"error": {"code": "Refused", "reason": "no"}}).encode())
+
+
+def looking(folder: Path, *urls: str) -> Looking:
+    """An actor that looked at these aggregators until it was told something, or gave up."""
+    write_private(folder / "key", "77" * 32)
+    (folder / "network.json").write_text(chainless_network(*urls).model_dump_json())
+    config = ClientConfig(
+        key_file=folder / "key", data_dir=folder, network=folder / "network.json", poll_s=0.01
+    )
+    actor = Looking(config)
+    actor.run()
+    return actor
 
 
 HONEST = saying({"orders": [ROW]}, open_order())
@@ -59,10 +83,14 @@ ESCAPING = claim(account("mallory"), mid="0x/../../../escaped", sizeBytes=5)
     "useless",
     [
         lambda _: (200, b"nothing"),
+        refusing(400),
+        refusing(404),
+        saying({"orders": [ROW]}, open_order(), {"min_provider_stake_wei": "much"}),
+        saying({"orders": [ROW]}, open_order(), {}),
         saying({}, {}),
         saying({"orders": [ROW | {"oid": "0x../../escaped"}]}, open_order()),
         saying({"orders": [ROW]}, []),
-        saying({"orders": [ROW]}, open_order(oid="0x" + "77" * 32)),
+        saying({"orders": [ROW]}, open_order(oid=OTHER)),
         saying({"orders": [ROW]}, open_order(deadlineMs=None)),
         saying({"orders": [ROW]}, open_order(deadlineMs="soon")),
         saying({"orders": [ROW]}, open_order(claims=[ESCAPING])),
@@ -72,12 +100,38 @@ ESCAPING = claim(account("mallory"), mid="0x/../../../escaped", sizeBytes=5)
     ],
 )
 def test_the_next_aggregator_is_asked_where_one_answers_uselessly(tmp_path: Path, useless: Any) -> None:
-    write_private(tmp_path / "key", "77" * 32)
     with serving(useless) as liar, serving(HONEST) as other:
-        (tmp_path / "network.json").write_text(chainless_network(liar, other).model_dump_json())
-        config = ClientConfig(
-            key_file=tmp_path / "key", data_dir=tmp_path, network=tmp_path / "network.json", poll_s=0.01
-        )
-        actor = Looking(config)
-        actor.run()
+        actor = looking(tmp_path, liar, other)
     assert actor.told == [open_order()] and actor.rounds < MOST_ROUNDS
+
+
+def test_an_order_that_one_aggregator_lists_and_the_next_has_yet_to_hear_of_is_left_for_later(
+    tmp_path: Path,
+) -> None:
+    def behind(path: str) -> Answer:
+        listed = {"orders": [ROW | {"oid": OTHER}, ROW]}
+        return refusing(404)(path) if OTHER in path else saying(listed, open_order())(path)
+
+    with serving(behind) as url:
+        actor = looking(tmp_path, url)
+    assert actor.told == [open_order()] and actor.rounds == 1
+
+
+def test_an_order_of_another_kind_has_all_sections_and_nothing_in_them(tmp_path: Path) -> None:
+    sections = (
+        "phases",
+        "testLinks",
+        "claims",
+        "validations",
+        "challenges",
+        "reports",
+        "disputes",
+        "appeals",
+    )
+    bare = {name: value for name, value in open_order(kind="other").items() if name not in sections}
+    with serving(saying({}, bare)) as url:
+        network = Network(chainless_network(url))
+        detail = fetch_detail(network, OID)
+        network.close()
+    assert {name: detail[name] for name in bare} == bare
+    assert not any(detail[name] for name in sections)

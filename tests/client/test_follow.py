@@ -25,7 +25,7 @@ def detail(*phases: str, settled: bool = False) -> Json:
         "disputes": [
             {"of": "model", "mid": mid, "round": 1, "jurors": jurors, "open": False, "verdict": undecided}
         ],
-        "appeals": [{"of": "model", "subject": mid, "appellant": account("ef")}],
+        "appeals": [{"of": "model", "subject": mid, "appellant": account("ef"), "bondWei": "1"}],
     }
     return settled_order(**told) if settled else open_order(**told, phase=phases[-1])
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from dtn.app import app
-from dtn.overview import Overview, draw, plain
+from dtn.output import plain
+from dtn.overview import Overview, draw
 from offchain.network import NetworkError, NetworkFile
 from protocol.chain.deployment import AddressBook
 from tests.api.network import Network, running

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from protocol.logs import MAX_MESSAGE_CHARS, BadLogFormat, JsonFormatter, about, configure
+from protocol.logs import MAX_MESSAGE_CHARS, BadLogFormat, JsonFormatter, TextFormatter, about, configure
 
 FORMATTER = JsonFormatter()
 
@@ -43,6 +43,25 @@ def test_whatever_strangers_say_stays_one_bounded_line(text: str) -> None:
     shown = line("a node says %s", text)
     assert "\n" not in shown and shown.isascii() and len(shown) < 8 * MAX_MESSAGE_CHARS
     assert json.loads(shown)["level"] == "INFO"
+
+
+@pytest.mark.parametrize("text", ["a\n2026-01-01 INFO dtn: forged", "\u2028\x00\x1b[31m", "x" * 10**6])
+def test_as_text_too(text: str) -> None:
+    record = logging.LogRecord("dtn.test", logging.INFO, "", 0, "a node says %s", (text,), None)
+    shown = TextFormatter().format(record)
+    assert shown.isprintable() and len(shown) < 2 * MAX_MESSAGE_CHARS
+    assert "INFO dtn.test: a node says" in shown
+
+
+def test_a_traceback_cannot_forge_a_line_either() -> None:
+    try:
+        raise ValueError("a stranger's\n2026-01-01 INFO dtn: forged\x1b[2J")
+    except ValueError as reason:
+        info = (ValueError, reason, reason.__traceback__)
+    record = logging.LogRecord("dtn.test", logging.ERROR, "", 0, "failed", (), info)
+    first, *rest = TextFormatter().format(record).split("\n")
+    assert first.endswith("failed") and "  2026-01-01 INFO dtn: forged\N{REPLACEMENT CHARACTER}[2J" in rest
+    assert all(line.startswith("  ") and line.isprintable() for line in rest)
 
 
 def test_an_error_comes_with_its_traceback() -> None:
