@@ -115,12 +115,13 @@ class WayOut:
                 if self._channel.records >= MAX_RECORDS:
                     self._end()
                     return
-                self._leaving = self._channel.encrypt(self._next_piece())
             try:
+                if not self._leaving:
+                    self._leaving = self._channel.encrypt(self._next_piece())
                 sent = self._socket.send(self._leaving)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError:
+            except (OSError, LinkBroken):
                 self._end()
                 return
             self._leaving = b"" if sent == len(self._leaving) else memoryview(self._leaving)[sent:]
@@ -178,6 +179,10 @@ class WayOut:
                 told, stood_s = True, 0.0
                 self._counters["dials_to_other_version"] += 1
             except (OSError, TimeoutError, LinkBroken):
+                self._counters["dials_failed"] += 1
+                stood_s = 0.0
+            except Exception:  # a member that stops dialling hears all and is heard by none, for ever
+                log.exception("no link to %s:%d for a reason that nobody thought of", *self._where)
                 self._counters["dials_failed"] += 1
                 stood_s = 0.0
             pause_s = FIRST_REDIAL_S if stood_s > MAX_REDIAL_S else min(2 * pause_s, MAX_REDIAL_S)

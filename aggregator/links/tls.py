@@ -135,10 +135,17 @@ class Channel:
         return True
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
-        """At most `MAX_DATA_BYTES`, as one record to send."""
+        """At most `MAX_DATA_BYTES`, as one record to send.
+
+        Raises:
+            LinkBroken: the connection is past sending.
+        """
         self.records += 1
-        self._tls.send(data)
-        return self._tls.bio_read(len(data) + _MAX_OVERHEAD_BYTES)
+        try:
+            self._tls.send(data)
+            return self._tls.bio_read(len(data) + _MAX_OVERHEAD_BYTES)
+        except SSL.Error as reason:
+            raise LinkBroken(f"nothing can be sent any more: {reason!r}") from reason
 
     def decrypt(self, data: bytes) -> bytes:
         """The data in the records that are whole now.

@@ -13,6 +13,7 @@ import pytest
 from aggregator.links.errors import LinkBroken, LinkError
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Links, Peer
+from aggregator.links.tls import Channel
 from aggregator.pbft.messages import Fetch, Forward, Status, encode_message
 from protocol.crypto import Key, keccak256
 from protocol.version import Versions
@@ -237,6 +238,57 @@ def test_a_member_refused_at_first_is_heard_once_it_is_known() -> None:
         await closed(first, second)
 
     run(scenario)
+
+
+def test_a_dial_that_fails_in_a_way_nobody_thought_of_is_told_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A member that stopped dialling would be heard by nobody for ever, and hear all."""
+    welcomed, failures = Channel.welcomed, [MemoryError("odd"), MemoryError("odd")]
+
+    def stumbling(channel: Channel, data: bytes) -> bool:
+        if failures:
+            raise failures.pop()
+        return welcomed(channel, data)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(Channel, "welcomed", stumbling)
+        (first, second), _ = opened(2)
+        first.send(1, Fetch(3))
+        assert await heard(second) == (0, Fetch(3))
+        second.send(0, Fetch(4))
+        assert await heard(first) == (1, Fetch(4))
+        await closed(first, second)
+
+    run(scenario)
+    assert not failures and "no link to 127.0.0.1" in caplog.text and "MemoryError: odd" in caplog.text
+
+
+def test_a_link_that_cannot_encrypt_is_dialled_anew_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encrypt = Channel.encrypt
+    broken: list[Channel] = []
+
+    def failing(channel: Channel, data: bytes | memoryview) -> bytes:
+        if channel.dialled and not broken:
+            broken.append(channel)
+        if channel in broken:
+            raise LinkBroken("odd")
+        return encrypt(channel, data)
+
+    async def scenario() -> None:
+        (first, second, third), _ = opened(3)
+        await until(lambda: way_out(first, 1).stands and way_out(first, 2).stands)
+        monkeypatch.setattr(Channel, "encrypt", failing)
+        first.broadcast(Fetch(1))
+        assert await heard(third) == (0, Fetch(1))
+        first.send(1, Fetch(2))
+        assert await heard(second) == (0, Fetch(2)), "what a dead connection had taken is lost"
+        await closed(first, second, third)
+
+    run(scenario)
+    assert broken
 
 
 def test_a_silent_peer_gets_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
