@@ -53,8 +53,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*(plain(cell) if cell is not None else "–" for cell in row))
+        grid.add_row(*(_cell(cell) if cell is not None else "–" for cell in row))
     console.print(grid)
+
+
+def _cell(value: object) -> Text:
+    """A cell may have several lines: in a table none of them looks like anything else."""
+    return Text("\n").join(map(plain, str(value).split("\n")))
 
 
 def plain(text: object) -> Text:

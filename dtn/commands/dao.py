@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import itertools
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from dtn.commands.orders import ConfigOption, client_of
+from dtn.commands.orders import AccountOption, ConfigOption, SignerOption, client_of
 from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens, wei
 from offchain.economics import fetch_history, fetch_settlements, margin_of
 from protocol.chain.dao import CHOICES, Action, Dao, Proposal
@@ -23,9 +24,9 @@ LEAST_DIGITS: Final = 8
 Number = Annotated[str, typer.Argument(help="The proposal's number, or how it begins, as `list` shows it.")]
 
 
-def _open(config: ConfigOption) -> tuple[Dao, bytes]:
+def _open(config: Path | None, signer: str | None = None, account: str | None = None) -> tuple[Dao, bytes]:
     """The DAO as a client's account uses it, and that account."""
-    client, settings = client_of(config)
+    client, settings = client_of(config, signer, account)
     return Dao(client.chain()), settings.address
 
 
@@ -33,13 +34,15 @@ def _open(config: ConfigOption) -> tuple[Dao, bytes]:
 def list_proposals(
     limit: Annotated[int, typer.Option(min=1, help="How many, the latest first.")] = 20,
     config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show proposals: what each does, where it stands, how the votes are."""
-    dao, account = _open(config)
+    dao, own = _open(config, signer, account)
     found = list(itertools.islice(dao.proposals(), limit))
     if as_json:
-        print_json({"votes_wei": str(dao.votes_of(account)), "proposals": [_as_json(p) for p in found]})
+        print_json({"votes_wei": str(dao.votes_of(own)), "proposals": [_as_json(p) for p in found]})
         return
     table(
         "proposals",
@@ -59,9 +62,7 @@ def list_proposals(
             for each in found
         ],
     )
-    console.print(
-        f"you have {tokens(dao.votes_of(account))} votes; `dtn dao delegate` turns tokens into votes"
-    )
+    console.print(f"you have {tokens(dao.votes_of(own))} votes; `dtn dao delegate` turns tokens into votes")
 
 
 @app.command()
@@ -78,13 +79,17 @@ def parameters(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def delegate(
-    account: Annotated[str | None, typer.Argument(help="Who votes with your tokens; yourself.")] = None,
+    to: Annotated[
+        str | None, typer.Argument(metavar="[ACCOUNT]", help="Who votes with your tokens; yourself.")
+    ] = None,
     config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn your tokens into votes, in time before a vote begins."""
-    dao, own = _open(config)
-    chosen = own if account is None else parse_id(account, 20, "an address")
+    dao, own = _open(config, signer, account)
+    chosen = own if to is None else parse_id(to, 20, "an address")
     dao.delegate(chosen)
     votes = dao.votes_of(chosen)
     if as_json:
@@ -114,10 +119,12 @@ def propose(
     guardian: Annotated[str | None, typer.Option(help="Who may pause payouts from then on.")] = None,
     unpause: Annotated[bool, typer.Option("--unpause", help="End a pause of payouts early.")] = False,
     config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Put a change to the vote."""
-    dao, _ = _open(config)
+    dao, _ = _open(config, signer, account)
     actions: list[Action] = [dao.set_parameter(*_setting(text)) for text in settings or ()]
     if members and replace is not None:
         raise BadAmount("name the whole committee with --member, or one change with --replace, not both")
@@ -145,12 +152,14 @@ def vote(
     number: Number,
     choice: Annotated[str, typer.Argument(help="for, against or abstain")],
     config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Vote with the votes that you had when the vote began."""
     if choice not in CHOICES:
         raise BadAmount(f"vote {', '.join(CHOICES)}, not {choice!r}")
-    dao, _ = _open(config)
+    dao, _ = _open(config, signer, account)
     chosen = _find(dao, number)
     dao.vote(chosen, choice)
     _show(dao.refreshed(chosen), as_json)
@@ -190,9 +199,14 @@ def report(
 
 
 @app.command()
-def pause(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+def pause(
+    config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Stop all payouts for a week: the guardian's emergency brake. No token moves."""
-    client, _ = client_of(config)
+    client, _ = client_of(config, signer, account)
     receipt = client.chain().pause()
     if as_json:
         print_json({"tx": "0x" + bytes(receipt["transactionHash"]).hex(), "gas_used": receipt["gasUsed"]})
@@ -203,9 +217,15 @@ def pause(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
-def execute(number: Number, config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+def execute(
+    number: Number,
+    config: ConfigOption = None,
+    signer: SignerOption = None,
+    account: AccountOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Carry a proposal that succeeded on: first into the timelock, and out of it when its delay is over."""
-    dao, _ = _open(config)
+    dao, _ = _open(config, signer, account)
     chosen = _find(dao, number)
     dao.execute(chosen)
     _show(dao.refreshed(chosen), as_json)
