@@ -13,9 +13,7 @@ STEPS = 220
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_random_epochs_settle_alike_in_python_and_solidity(
-    seed: int,
-) -> None:
+def test_random_epochs_settle_alike_in_python_and_solidity(seed: int) -> None:
     with running_chain(list(World.committee(1, 4).members)) as chain:
         domain = chain.client(chain.owner).domain
         beside = ContractsBeside(chain, map(key, PEOPLE), [key(f"aggregator{place}") for place in range(7)])
