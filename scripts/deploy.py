@@ -18,6 +18,9 @@ are the committee. Elsewhere everything is named, by options or in a TOML file g
 Elsewhere a DAO governs, with the periods of ``[governance]``, unless an owner is named; on a local network
 the deployer owns everything unless ``--governed`` asks for a DAO.
 
+An account of ape's own is unlocked once and asked about the whole plan, not about each transaction: its
+passphrase is prompted for, or comes from ``APE_ACCOUNTS_<alias>_PASSPHRASE``; ``--yes`` asks nothing.
+
 Source: design section 5; docs/toolchain.md for BSC testnet.
 """
 
@@ -32,6 +35,7 @@ import click
 from ape import accounts, chain, networks, project
 from ape.api import AccountAPI
 from ape.cli import ConnectedProviderCommand
+from ape_accounts.accounts import KeyfileAccount
 
 from protocol.chain.deployment import (
     AddressBook,
@@ -60,6 +64,7 @@ CONFIG_KEYS = frozenset(
 @click.option("--governed", is_flag=True, help="a DAO decides, on a local network too")
 @click.option("--guardian", help="who may pause payouts; nobody by default")
 @click.option("--holder", help="who receives the token supply; the deployer by default")
+@click.option("--yes", is_flag=True, help="deploy without asking once more")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="a parameter's value")
 @click.option(
     "--output",
@@ -67,17 +72,39 @@ CONFIG_KEYS = frozenset(
     envvar="DTN_ADDRESSES",
     help="where to write the address book; build/addresses-<chain id>.json by default",
 )
-def cli(alias: str | None, config: Path | None, output: Path | None, **options: Any) -> None:
+def cli(alias: str | None, config: Path | None, output: Path | None, yes: bool, **options: Any) -> None:
     """Deploy and wire the contracts, and write the address book."""
     deployer = accounts.load(alias) if alias else _local_deployer()
     try:
-        plan = make_plan(**_arguments(deployer, config, options))
+        arguments = _arguments(deployer, config, options)
+        plan = make_plan(**arguments)
     except (ValueError, tomllib.TOMLDecodeError) as reason:
         raise click.UsageError(str(reason)) from reason
+    target = output or Path("build") / f"addresses-{networks.provider.chain_id}.json"
+    if isinstance(deployer, KeyfileAccount):
+        _agree(deployer, plan, arguments, target, yes)
     book = deploy(deployer, plan)
-    target = output or Path("build") / f"addresses-{book.chain_id}.json"
     book.write(target)
     click.echo(f"deployed on chain {book.chain_id}; addresses in {target}")
+
+
+def _agree(deployer: KeyfileAccount, plan: Plan, arguments: dict[str, Any], target: Path, yes: bool) -> None:
+    """Show what is about to be done for good, ask once, and unlock the account for it."""
+    decides = arguments.get("owner") or "a DAO of the token's holders"
+    transactions = sum(not isinstance(step, Reading) for step in plan.steps)
+    click.echo(f"chain {networks.provider.chain_id}: {transactions} transactions from {deployer.address}")
+    click.echo(f"contracts  {', '.join(plan.contracts.values())}")
+    click.echo(f"decides    {decides}")
+    click.echo(f"committee  {len(arguments['members'])}: {', '.join(map(str, arguments['members']))}")
+    click.echo(f"signatures {arguments.get('threshold') or 'all but a third'} for a settlement")
+    click.echo(f"treasury   {arguments['treasury']}, guardian {arguments.get('guardian') or 'nobody'}")
+    click.echo(f"supply to  {arguments['holder']}")
+    for name, value in sorted(arguments["overrides"].items()):
+        click.echo(f"parameter  {name} = {value}")
+    click.echo(f"addresses  go to {target}")
+    if not yes:
+        click.confirm("Deploy?", abort=True)
+    deployer.set_autosign(True)
 
 
 def deploy(deployer: AccountAPI, plan: Plan) -> AddressBook:

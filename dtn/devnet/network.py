@@ -8,10 +8,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import httpx
 from eth_account import Account
@@ -30,7 +30,6 @@ from protocol.keyfile import read_key, write_private
 from protocol.parameters import TOKEN_WEI
 from protocol.roles import Role
 
-CHAIN_ID: Final = 31337
 COIN_WEI: Final = 1000 * 10**18
 START_TIMEOUT_S: Final = 60.0
 START_MEMBER_S: Final = 8.0
@@ -108,6 +107,8 @@ def role_of(name: str) -> str:
 class Devnet:
     """The local network in one folder."""
 
+    chain_id: ClassVar[int] = 31337
+
     def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
         self.children = Children(folder)
@@ -181,7 +182,7 @@ class Devnet:
         keys = {name: self._make_key(name) for name in [*shape.names(), "deployer", "treasury"]}
         self._fund_gas(web3, keys)
         self._say("deploying the contracts")
-        book = self._deploy(web3, shape, keys)
+        book = self.deploy_contracts(web3, shape, keys)
         drawn = free_ports(2 * len(shape.names()))
         ports = dict(zip(shape.names(), zip(drawn[::2], drawn[1::2], strict=True), strict=True))
         file = NetworkFile(
@@ -206,7 +207,7 @@ class Devnet:
 
     def _start_chain(self) -> str:
         port = free_port()
-        command = [find_anvil(), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)]
+        command = [find_anvil(), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(self.chain_id)]
         command += [
             "--block-time",
             "1",
@@ -236,7 +237,8 @@ class Devnet:
             address = to_checksum_address(key.address)
             web3.provider.make_request("anvil_setBalance", [address, hex(COIN_WEI)])  # type: ignore[arg-type]
 
-    def _deploy(self, web3: Web3, shape: Shape, keys: dict[str, Key]) -> AddressBook:
+    def deploy_contracts(self, web3: Web3, shape: Shape, keys: Mapping[str, Key]) -> AddressBook:
+        """Put the contracts on the chain; the deployer gets all tokens, and decides unless a DAO does."""
         deployer = keys["deployer"]
         members = [key.address for name, key in keys.items() if role_of(name) == "aggregator"]
         plan = make_plan(
