@@ -19,6 +19,7 @@ from dtn.commands import (
     key,
     network,
     orders,
+    owner,
     predict,
     provider,
     roles,
@@ -47,6 +48,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")
 app.add_typer(devnet.app, name="devnet")
 app.add_typer(dao.app, name="dao")
+app.add_typer(owner.app, name="owner")
 app.add_typer(data.app, name="data")
 app.add_typer(storage.app, name="storage")
 COMMANDS: Sequence[Callable[..., None]] = (

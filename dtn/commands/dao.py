@@ -10,10 +10,19 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from dtn.commands.changes import (
+    Guardian,
+    Members,
+    Replace,
+    Settings,
+    Threshold,
+    Unpause,
+    actions_of,
+)
 from dtn.commands.orders import AccountOption, ConfigOption, SignerOption, client_of
 from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens, wei
 from offchain.economics import fetch_history, fetch_settlements, margin_of
-from protocol.chain.dao import CHOICES, Action, Dao, Proposal
+from protocol.chain.dao import CHOICES, Dao, Proposal
 from protocol.parameters import PARAMETERS
 
 app = typer.Typer(help="Propose, vote, execute: how the network's rules change.", no_args_is_help=True)
@@ -101,23 +110,12 @@ def delegate(
 @app.command()
 def propose(
     description: Annotated[str, typer.Option(help="Why; it is public for ever.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter; repeat for more.")
-    ] = None,
-    members: Annotated[
-        list[str] | None, typer.Option("--member", help="A member of the new committee; repeat for each.")
-    ] = None,
-    replace: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OLD=NEW", help="A member's account, and the one to take its place; one at a time."
-        ),
-    ] = None,
-    threshold: Annotated[
-        int | None, typer.Option(help="Signatures that a settlement needs; n - f by default.")
-    ] = None,
-    guardian: Annotated[str | None, typer.Option(help="Who may pause payouts from then on.")] = None,
-    unpause: Annotated[bool, typer.Option("--unpause", help="End a pause of payouts early.")] = False,
+    settings: Settings = None,
+    members: Members = None,
+    replace: Replace = None,
+    threshold: Threshold = None,
+    guardian: Guardian = None,
+    unpause: Unpause = False,
     config: ConfigOption = None,
     signer: SignerOption = None,
     account: AccountOption = None,
@@ -125,20 +123,7 @@ def propose(
 ) -> None:
     """Put a change to the vote."""
     dao, _ = _open(config, signer, account)
-    actions: list[Action] = [dao.set_parameter(*_setting(text)) for text in settings or ()]
-    if members and replace is not None:
-        raise BadAmount("name the whole committee with --member, or one change with --replace, not both")
-    if replace is not None:
-        old, _, new = replace.partition("=")
-        actions.append(dao.replace_member(parse_id(old, 20, "an address"), parse_id(new, 20, "an address")))
-    if members:
-        actions.append(dao.appoint([parse_id(each, 20, "an address") for each in members], threshold))
-    elif threshold is not None:
-        raise BadAmount("a threshold goes with the committee's members: name them all with --member")
-    if guardian is not None:
-        actions.append(dao.set_guardian(parse_id(guardian, 20, "an address")))
-    if unpause:
-        actions.append(dao.unpause())
+    actions = actions_of(dao, settings, members, replace, threshold, guardian, unpause)
     proposal = dao.propose(actions, description)
     if as_json:
         print_json(_as_json(proposal))
@@ -270,13 +255,6 @@ def _as_json(proposal: Proposal) -> dict[str, Any]:
     for name in ("number", "votes_for", "votes_against", "votes_abstain", "quorum"):
         fields[name] = str(fields[name])
     return fields
-
-
-def _setting(text: str) -> tuple[str, int]:
-    name, _, value = text.partition("=")
-    if not value.isdecimal():
-        raise BadAmount(f"--set takes NAME=VALUE with a whole number, not {text!r}")
-    return name, int(value)
 
 
 def _clock(time_s: int) -> str:

@@ -11,21 +11,18 @@ Source: PoT 3.3.4 (decided by vote), 3.4 "Flexibility"; OpenZeppelin's Governor.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from eth_utils.address import to_checksum_address
-from web3.exceptions import Web3Exception
 from web3.logs import DISCARD
 
 from protocol.chain.artifacts import load
+from protocol.chain.changes import Action, Changes
 from protocol.chain.client import ChainClient, chain_errors
-from protocol.chain.deployment import parameter_key, settlement_threshold
 from protocol.crypto import keccak256
 from protocol.errors import ChainError
-from protocol.parameters import PARAMETERS
-from protocol.roles import Role
 
 STATES: Final = (
     "pending",
@@ -46,16 +43,6 @@ MOST_OPEN: Final = 50
 Choice = Literal["against", "for", "abstain"]
 CHOICES: Final[tuple[Choice, ...]] = ("against", "for", "abstain")
 """As ``GovernorCountingSimple.VoteType`` numbers them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One call that a proposal makes: ``data`` to ``target``."""
-
-    target: str
-    data: bytes
-    value_wei: int = 0
-    """Of the chain's coin, which the timelock must hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,76 +68,37 @@ class Proposal:
     """Votes for and abstentions that it needs; 0 before the vote begins."""
 
 
-class Dao:
+class Dao(Changes):
     """The governor of one network as ``chain``'s account sees and uses it."""
 
     def __init__(self, chain: ChainClient) -> None:
         if chain.book.governor is None or chain.book.timelock is None:
-            raise ChainError("this network has no DAO: one account owns its parameters and its committee")
-        self._chain = chain
+            raise ChainError(
+                "this network has no DAO: one account owns its parameters and its committee, see `dtn owner`"
+            )
+        super().__init__(chain)
         self._governor = chain.web3.eth.contract(
             address=to_checksum_address(chain.book.governor), abi=load("TrainingGovernor").abi
         )
 
     # What may be proposed --------------------------------------------------------------------------
 
-    def set_parameter(self, name: str, value: int) -> Action:
-        """Give a protocol parameter another value, for orders that are placed afterwards."""
-        rule = PARAMETERS.get(name)
-        if rule is None:
-            raise ChainError(f"no parameter is called {name!r}; `dtn dao parameters` lists them")
-        if not rule.low <= value <= rule.high:
-            raise ChainError(f"{name} must lie in [{rule.low}, {rule.high}], not {value}")
-        return self._action(self._chain.parameters, "set", parameter_key(name), value)
-
-    def appoint(self, members: Iterable[bytes], threshold: int | None = None) -> Action:
-        """Appoint a committee; by default n - f of its members sign a settlement."""
-        accounts = [to_checksum_address(member) for member in sorted(set(members))]
-        try:
-            needed = settlement_threshold(len(accounts), threshold)
-        except ValueError as reason:
-            raise ChainError(str(reason)) from reason
-        return self._action(self._chain.committee, "change", accounts, needed)
-
     def replace_member(self, old: bytes, new: bytes) -> Action:
-        """Appoint the committee in force with ``new`` in the place of ``old``; the threshold stays.
+        """Appoint the committee in force with ``new`` in the place of ``old``; see `Changes.replace_member`.
 
-        Refused unless ``new`` has staked as aggregator and registered where it is reached: a seat for an
-        account that nobody can reach is a member less. Refused too while another change of the committee is
-        under way: what is proposed names all members, and would undo it.
+        Refused too while another change of the committee is under way: what is proposed names all members,
+        and would undo it.
         """
-        members = self._chain.members()
-        if old not in members or new in members:
-            wrong = f"0x{old.hex()} is no member" if old not in members else f"0x{new.hex()} is one already"
-            raise ChainError(f"{wrong} of the committee")
-        least = self._chain.parameter(Role.AGGREGATOR.parameter)
-        bonded = self._chain.stake_of(new, Role.AGGREGATOR)[0]
-        endpoint, link_key = self._chain.endpoint_of(new)
-        if bonded < least or not endpoint or link_key == bytes(32):
-            raise ChainError(
-                f"0x{new.hex()} could not take part: it has {bonded} wei at stake as aggregator, of {least}, "
-                f"and is reached at {endpoint or 'no address'}; let it run `dtn aggregator register` first"
-            )
+        action = super().replace_member(old, new)
         for other in itertools.islice(self.proposals(), MOST_OPEN):
             if other.state in UNDECIDED and any(text.startswith("Committee.change(") for text in other.says):
                 raise ChainError(
                     f"proposal {other.number:x} changes the committee and is {other.state}: wait"
                 )
-        with chain_errors("cannot read the committee"):
-            threshold = int(self._chain.committee.functions.threshold().call())
-        return self.appoint([*(member for member in members if member != old), new], threshold)
+        return action
 
-    def set_guardian(self, account: bytes) -> Action:
-        """Name who may pause payouts besides the DAO; the zero address for nobody."""
-        return self._action(self._chain.settlement, "setGuardian", to_checksum_address(account))
-
-    def unpause(self) -> Action:
-        """End a pause of payouts early."""
-        return self._action(self._chain.settlement, "unpause")
-
-    @staticmethod
-    def _action(contract: Any, method: str, *arguments: Any) -> Action:
-        return Action(str(contract.address), bytes.fromhex(contract.encode_abi(method, arguments)[2:]))
+    def _contracts(self) -> dict[str, Any]:
+        return {**super()._contracts(), "TrainingGovernor": self._governor}
 
     # Reading ---------------------------------------------------------------------------------------
 
@@ -201,7 +149,7 @@ class Dao:
             proposer=args["proposer"],
             description=args["description"],
             actions=actions,
-            says=tuple(self._say(action) for action in actions),
+            says=tuple(self.say(action) for action in actions),
             votes_from=votes_from,
             **self._standing(number, votes_from),
         )
@@ -221,27 +169,6 @@ class Dao:
                 "votes_abstain": int(abstain),
                 "quorum": 0 if state == "pending" else int(functions.quorum(votes_from).call()),
             }
-
-    def _say(self, action: Action) -> str:
-        """A call in words: `Contract.method(arguments)` where it is one of this network's contracts."""
-        own = {
-            "Parameters": self._chain.parameters,
-            "Committee": self._chain.committee,
-            "Settlement": self._chain.settlement,
-            "TrainingToken": self._chain.token,
-            "TrainingGovernor": self._governor,
-        }
-        paid = f" with {action.value_wei} wei of the chain's coin" if action.value_wei else ""
-        for name, contract in own.items():
-            if contract.address != action.target:
-                continue
-            try:
-                function, arguments = contract.decode_function_input(action.data)
-            except (ValueError, Web3Exception):
-                break
-            given = ", ".join(_show(argument) for argument in arguments.values())
-            return f"{name}.{function.fn_name}({given}){paid}"
-        return f"an unknown call of {action.target} with 0x{action.data.hex()}{paid}"
 
     # Sending ---------------------------------------------------------------------------------------
 
@@ -293,14 +220,3 @@ class Dao:
             [action.value_wei for action in actions],
             [action.data for action in actions],
         )
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, bytes):
-        text = value.rstrip(b"\0")
-        return (
-            text.decode() if text and text.isascii() and text.decode().isprintable() else "0x" + value.hex()
-        )
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_show(each) for each in value) + "]"
-    return str(value)
