@@ -129,7 +129,8 @@ class Network:
         self.file = file
         self.signer = signer
         self._client = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0), follow_redirects=False)
-        self._first = 0
+        # Everybody has the same list: each account begins elsewhere, or the first listed would serve all.
+        self._first = 0 if signer is None else int.from_bytes(signer.address) % len(file.aggregators)
         self._nonce = 0
         self._committees: Committees = ()
         self._renewed: Callable[[], Committees] = lambda: self._committees

@@ -67,7 +67,7 @@ class Driver:
         self.network = Network(devnet.network())
 
     def task(
-        self, *, train_s: int = 25, validate_s: int = 12, challenge_s: int = 6, family: str = "mlp"
+        self, *, train_s: int = 40, validate_s: int = 12, challenge_s: int = 6, family: str = "mlp"
     ) -> Path:
         """A task file."""
         path = self.folder / f"task-{time.monotonic_ns()}.yaml"

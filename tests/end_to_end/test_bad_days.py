@@ -32,7 +32,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 
 def test_an_order_survives_its_primary_and_the_primary_comes_back(driver: Driver) -> None:
-    oid = driver.put(train_s=25)
+    oid = driver.put(train_s=40)
     driver.claimed(oid, 1)
     primary = driver.aggregator_of(0)
     driver.devnet.children.stop([primary], kill=True)
@@ -51,7 +51,7 @@ def test_an_order_survives_its_primary_and_the_primary_comes_back(driver: Driver
 
 
 def test_every_aggregator_can_be_killed_in_turn(driver: Driver) -> None:
-    oid = driver.put(train_s=30)
+    oid = driver.put(train_s=40)
     names = sorted(n for n in driver.devnet.children.all() if n.startswith("aggregator"))
     for name in names:
         driver.devnet.children.stop([name], kill=True)
@@ -80,7 +80,7 @@ def test_a_killed_provider_resumes_and_a_killed_client_still_releases(driver: Dr
 
 
 def test_a_withheld_test_set_costs_the_client_its_deposit(driver: Driver) -> None:
-    oid = driver.put(train_s=22)
+    oid = driver.put(train_s=35)
     driver.claimed(oid, 1)
     driver.devnet.children.stop(["client"])
     detail = driver.settled(oid)
@@ -198,7 +198,7 @@ def test_garbage_sent_to_the_api_is_refused_with_a_reason(driver: Driver) -> Non
 
 
 def test_the_ledger_goes_on_while_the_chain_is_frozen(driver: Driver) -> None:
-    oid = driver.put(train_s=20)
+    oid = driver.put(train_s=35)
     driver.claimed(oid, 1)
     chain = driver.devnet.children.all()["chain"].find()
     assert chain is not None

@@ -44,7 +44,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 @pytest.fixture(scope="module")
 def detail(driver: Driver) -> dict[str, Any]:
-    oid = driver.put(train_s=24, validate_s=16, challenge_s=12)
+    oid = driver.put(train_s=40, validate_s=16, challenge_s=12)
     driver.claimed(oid, 5)
     return driver.settled(oid)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_utils import to_checksum_address
 from typer.testing import CliRunner
 
 from dtn.app import app
@@ -55,7 +56,7 @@ def test_a_stranger_changes_nothing(chain: Chain) -> None:
     with pytest.raises(ChainError, match=r"decides over this network, not 0x.*nothing was changed"):
         list(stranger.carry_out([stranger.set_parameter("tax_bps", 400)]))
     assert chain.client(STRANGER).parameter("tax_bps") == before
-    assert chain.web3.eth.get_transaction_count(stranger._account) == 0
+    assert chain.web3.eth.get_transaction_count(to_checksum_address(STRANGER.address)) == 0
 
 
 def test_what_the_chain_refuses_ends_there_and_what_was_done_stands(chain: Chain) -> None:
