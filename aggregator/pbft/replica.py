@@ -225,6 +225,9 @@ class Replica(Views):
         if behind and self._now_ms - max(self._fetched_ms, self._progress_ms) >= patience_ms:
             self._fetched_ms, self._fetched_from = self._now_ms, sender
             self._out.append(Send(to=sender, message=Fetch(self.delivered + 1)))
+            if status.view > self.view:
+                # Batches show no view, and whoever makes progress does not say where it stands.
+                self._out.append(Send(to=sender, message=self._position()))
         if status.executed < self.executed:
             # A busy member never says where it stands by itself, and whoever is behind must know.
             self._out.append(Send(to=sender, message=self._position()))

@@ -43,9 +43,11 @@ def test_an_order_survives_its_primary_and_the_primary_comes_back(driver: Driver
 
     def caught_up() -> bool:
         mine, theirs = driver.status(primary), driver.status(others[0])
-        return bool(mine and theirs and mine["active"] and mine["executed"] == theirs["executed"])
+        if mine is None or theirs is None or not mine["active"]:
+            return False
+        return all(mine[each] == theirs[each] for each in ("executed", "view", "settledEpoch"))
 
-    until("the primary has caught up", caught_up, driver.devnet)
+    until("the primary is where the others are, in their view", caught_up, driver.devnet)
     mine = driver.status(primary)
     assert mine is not None and mine["view"] >= 1 and mine["settledEpoch"] >= 1
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from aggregator.pbft.events import Broadcast, Misbehaved, Received, Send, Tick, Validate
-from aggregator.pbft.messages import Batch, Outline, PrePrepare, Status, Vote, VoteKind, cast
+from aggregator.pbft.messages import Batch, Fetch, Outline, PrePrepare, Status, Vote, VoteKind, cast
 from aggregator.pbft.records import BecameCommitted, LeftView, decode_record
 from aggregator.pbft.replica import Replica
 from aggregator.pbft.slots import Slot
@@ -122,6 +122,21 @@ def test_any_member_killed_and_restarted_catches_up(victim: int) -> None:
     network.submit(b"last")
     network.run(8000)
     assert len(set(network.executed())) == 1
+
+
+def test_whoever_is_behind_asks_for_the_view_together_with_the_batches() -> None:
+    """Batches show no view, and catching up is progress: until it ends, a member says nothing by itself."""
+    network = Committee()
+    network.submit(b"first")
+    network.run(300)
+    late, now_ms = network.machines[0].replica, network.now_ms
+    late.step(Tick(now_ms=now_ms))
+    told = Status(epoch=0, view=1, active=True, executed=late.executed + 5, stable=0)
+    now_ms += LIMITS.retransmit_ms
+    answers = late.step(Received(sender=1, message=told, now_ms=now_ms))
+    said = [effect.message for effect in answers if isinstance(effect, Send) and effect.to == 1]
+    assert [type(message) for message in said] == [Fetch, Status]
+    assert not late.step(Received(sender=2, message=told, now_ms=now_ms + 1)), "once, however many are ahead"
 
 
 def test_a_member_behind_a_partition_catches_up_and_votes_again() -> None:
