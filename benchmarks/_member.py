@@ -21,7 +21,7 @@ from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.state import State
 from aggregator.ledger.transition import ACCEPTED, apply_block
-from aggregator.member.assembly import Assembly
+from aggregator.member.assembly import Assembly, by_hash
 from aggregator.member.proposals import block_of, fault_in, forgery_in
 from aggregator.pbft.events import (
     Broadcast,
@@ -192,7 +192,7 @@ class Member:
         self._waiting.extend(batches)
         for transactions in batches:
             # The member that was asked spreads the transactions; proposals name them by their hashes.
-            self._assembly.keep(transactions)
+            self._assembly.keep(by_hash(transactions))
             self._send(None, Bodies(transactions))
         self._propose()
 
@@ -200,8 +200,9 @@ class Member:
         """A message from another member."""
         match message:
             case Bodies(transactions=transactions):
-                self._assembly.keep(transactions)
-                complete = self._assembly.take(transactions)
+                bodies = by_hash(transactions)
+                self._assembly.keep(bodies)
+                complete = self._assembly.take(bodies)
                 self._round(*(self._check(request, batch) for request, batch in complete))
             case FetchBodies(contents=contents):
                 found = (self._assembly.body(content) for content in contents)

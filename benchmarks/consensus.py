@@ -2,7 +2,7 @@
 
     python -m benchmarks.consensus [--nodes N …] [--payload BYTES …] [--transactions K] [--repeat R]
         [--latency-ms L] [--bandwidth-mbps B] [--until all|quorum] [--durable]
-        [--relay auto|on|off] [--virtual] [--view-timeout-ms T] [--json]
+        [--relay auto|on|off] [--unanimity-ms T] [--virtual] [--view-timeout-ms T] [--json]
 
 Real replicas, real links: loopback TCP, TLS 1.3, votes signed and checked by everyone as in the product,
 every reply signed and checked by the client. ``--transactions 0`` (the default) orders one opaque blob of
@@ -12,6 +12,9 @@ authenticates and its ledger executes. Time runs until replies from all members 
 
 ``--relay``: votes travel through the primary (`Limits.relay_votes`) or to everyone; ``auto`` relays where no
 network is emulated.
+
+``--unanimity-ms 0``: members do not wait for the votes of all (`Limits.unanimity_ms`), so every batch takes
+prepares and commits.
 
 Members share processes, one pinned to each core, unless they execute transactions: then each has its own.
 ``--virtual`` runs the same members in virtual time instead, each on a machine of its own, where computing
@@ -57,10 +60,11 @@ def payloads(members: tuple[bytes, ...], size: int, transactions: int, count: in
     return [tuple(signed[start : start + transactions]) for start in range(0, len(signed), transactions)]
 
 
-def signature_floor_s(nodes: int, quorum: int, transactions: int, cores: int) -> float:
+def signature_floor_s(nodes: int, quorum: int, transactions: int, cores: int, *, unanimous: bool) -> float:
     """What signing and checking alone cost ``cores``, at the speed of one measured here now.
 
-    Per member: its votes and reply, the proposal, request or transactions, and votes until a quorum stands.
+    Per member: its votes and reply, the proposal, request or transactions, and the prepares of all others, or
+    of a quorum and its commits.
     """
     key, digest = Key(keccak256(b"signer")), keccak256(b"signed")
     start = time.perf_counter()
@@ -71,8 +75,9 @@ def signature_floor_s(nodes: int, quorum: int, transactions: int, cores: int) ->
     for _ in range(SIGNATURES_TIMED):
         recover(digest, signature)
     verify_s = (time.perf_counter() - start) / SIGNATURES_TIMED
-    checks = 1 + (quorum - 2) + (quorum - 1) + max(1, transactions)
-    return nodes * (3 * sign_s + checks * verify_s) / cores + nodes * verify_s
+    votes, signed = (nodes - 2, 2) if unanimous else (quorum - 2 + quorum - 1, 3)
+    checks = 1 + votes + max(1, transactions)
+    return nodes * (signed * sign_s + checks * verify_s) / cores + nodes * verify_s
 
 
 def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, Any]:
@@ -94,7 +99,11 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
         durable=arguments.durable,
         conditions=conditions,
         started_ms=started_ms,
-        limits=Limits(view_timeout_ms=arguments.view_timeout_ms, relay_votes=relays(arguments)),
+        limits=Limits(
+            view_timeout_ms=arguments.view_timeout_ms,
+            relay_votes=relays(arguments),
+            unanimity_ms=arguments.unanimity_ms,
+        ),
     ) as network:
         for number, payload in enumerate(every):
             data = make_request(network.client_key, number, payload, opaque=not transactions)
@@ -120,7 +129,12 @@ def measure(arguments: argparse.Namespace, nodes: int, size: int) -> dict[str, A
         "all_nodes_replied": all(agreed),
         "floor_seconds": {
             "network": round(floor_s(nodes, members.quorum, replies, bytes_sent, conditions), 5),
-            "signatures": round(signature_floor_s(nodes, members.quorum, transactions, busy), 5),
+            "signatures": round(
+                signature_floor_s(
+                    nodes, members.quorum, transactions, busy, unanimous=bool(arguments.unanimity_ms)
+                ),
+                5,
+            ),
         },
     }
 
@@ -150,6 +164,7 @@ def config(arguments: argparse.Namespace) -> dict[str, Any]:
         "bandwidth_mbps": arguments.bandwidth_mbps,
         "durable": arguments.durable,
         "view_timeout_ms": arguments.view_timeout_ms,
+        "unanimity_ms": arguments.unanimity_ms,
     }
 
 
@@ -179,6 +194,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--bandwidth-mbps", type=float, default=0.0)
     parser.add_argument("--until", choices=("all", "quorum"), default="all")
     parser.add_argument("--view-timeout-ms", type=int, default=Limits().view_timeout_ms)
+    parser.add_argument("--unanimity-ms", type=int, default=Limits().unanimity_ms)
     parser.add_argument("--relay", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--durable", action="store_true")
     parser.add_argument("--virtual", action="store_true")

@@ -1,9 +1,9 @@
 """Commit certificates: proof, for anyone who knows the committee, that a transaction was ordered.
 
 A batch's digest is the hash of a fixed-size header with Merkle roots of its contents. A quorum of members
-signs ``commit(view, sequence, digest)``; with the header, a Merkle path and those signatures, an answer from
-one aggregator can be checked without trusting it. What the transaction *did* is in the ledger's state: a
-certificate proves order, not acceptance.
+signs ``commit(view, sequence, digest)``, or all of them sign the proposal; with the header, a Merkle path
+and those signatures, an answer from one aggregator can be checked without trusting it. What the transaction
+*did* is in the ledger's state: a certificate proves order, not acceptance.
 
 Leaves carry their place: the tree's inner nodes do not, and a digest that forgot the order of transactions
 would let two members execute them differently under one certificate.
@@ -23,6 +23,10 @@ from protocol.crypto import keccak256, recover
 from protocol.errors import InvalidEncoding, InvalidSignature, ProtocolError
 from protocol.typed_data import Bytes32, Domain, Signature, Typed, Uint8, Uint64
 
+PRE_PREPARE: Final = 1
+"""`SignedVote.kind` of the primary's proposal."""
+PREPARE: Final = 2
+"""`SignedVote.kind` of the others' votes for it."""
 COMMIT: Final = 3
 """`SignedVote.kind` of a commit vote."""
 CHECKPOINT: Final = 4
@@ -88,6 +92,8 @@ class TransactionCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_u
 
     view: Uint64
     sequence: Uint64
+    unanimous: bool
+    """Whether all members signed the proposal, and not a quorum its commit."""
     header: BatchHeader
     index: Uint64
     """The transaction's place in the batch."""
@@ -105,14 +111,36 @@ class TransactionCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_u
         leaf = place_leaf(self.index, keccak256(transaction))
         if not merkle.verify(leaf, self.path, self.header.transactions_root):
             raise InvalidCertificate("the transaction is not in the certificate's batch")
-        vote = SignedVote(kind=COMMIT, view=self.view, sequence=self.sequence, digest=self.header.digest())
-        verify_quorum(domain, members, vote, self.signatures)
+        if not members:
+            raise InvalidCertificate("a committee has members")
+        digest = self.header.digest()
+        if not self.unanimous:
+            commit = SignedVote(kind=COMMIT, view=self.view, sequence=self.sequence, digest=digest)
+            verify_quorum(domain, members, commit, self.signatures)
+            return
+        primary = self.view % len(members)
+        proposal = SignedVote(kind=PRE_PREPARE, view=self.view, sequence=self.sequence, digest=digest)
+        prepare = SignedVote(kind=PREPARE, view=self.view, sequence=self.sequence, digest=digest)
+        by_primary = [item for item in self.signatures if item.member == primary]
+        others = [item for item in self.signatures if item.member != primary]
+        _verify_signed(domain, members, proposal, by_primary, 1)
+        _verify_signed(domain, members, prepare, others, len(members) - 1)
 
 
 def verify_quorum(
     domain: Domain, members: Sequence[bytes], vote: SignedVote, signatures: Sequence[MemberSignature]
 ) -> None:
     """Raise `InvalidCertificate` unless a quorum of ``members``, each once, signed ``vote``."""
+    _verify_signed(domain, members, vote, signatures, quorum(len(members)))
+
+
+def _verify_signed(
+    domain: Domain,
+    members: Sequence[bytes],
+    vote: SignedVote,
+    signatures: Sequence[MemberSignature],
+    need: int,
+) -> None:
     try:
         digest = typed_data.digest_of(domain, vote)
     except InvalidEncoding as reason:
@@ -128,7 +156,6 @@ def verify_quorum(
         if signer != members[item.member]:
             raise InvalidCertificate(f"the signature is not member {item.member}'s")
         signers.add(item.member)
-    need = quorum(len(members))
     if len(signers) < need:
         raise InvalidCertificate(f"{len(signers)} members signed where {need} are needed")
 
@@ -144,6 +171,7 @@ def certificate_to_json(certificate: TransactionCertificate) -> dict[str, Any]:
     return {
         "view": certificate.view,
         "sequence": certificate.sequence,
+        "unanimous": certificate.unanimous,
         "header": {
             "timestampMs": header.timestamp_ms,
             "origin": _hex(header.origin),
@@ -173,6 +201,7 @@ def certificate_from_json(document: object) -> TransactionCertificate:
         fields = {
             "view": document["view"],
             "sequence": document["sequence"],
+            "unanimous": document["unanimous"],
             "header": {
                 "timestamp_ms": header["timestampMs"],
                 "origin": typed_data.parse_hex(header["origin"]),

@@ -4,6 +4,8 @@ A proposal waits here until all its transactions have arrived. What is missing i
 whoever proposed it, and again from everyone; only what was asked for is taken. A proposal that stays
 incomplete is never voted for, and the primary that made it is replaced by the timer.
 
+Bodies come in by their hashes: whoever takes them from a peer hashes them once, with `by_hash`.
+
 Bounds: `MAX_ASSEMBLIES` proposals at a time; `MAX_RECENT_BYTES` of transactions from proposals under way,
 kept so that others can be given what they lack.
 
@@ -13,7 +15,7 @@ digests").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +26,11 @@ from protocol.crypto import keccak256
 MAX_ASSEMBLIES: Final = 256
 MAX_RECENT_BYTES: Final = 32 * 1024 * 1024
 ASK_AGAIN_MS: Final = 200
+
+
+def by_hash(transactions: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Transactions by their hashes."""
+    return {keccak256(data): data for data in transactions}
 
 
 @dataclass(slots=True)
@@ -65,14 +72,12 @@ class Assembly:
                 item.missing.discard(content)
 
     def _finish(self, item: _Waiting) -> Batch:
-        batch = item.request.outline.batch(item.bodies)
-        self.keep(batch.transactions)
-        return batch
+        self.keep(item.bodies)
+        return item.request.outline.batch(item.bodies)
 
-    def take(self, transactions: Iterable[bytes]) -> list[tuple[Validate, Batch]]:
-        """Proposals that are complete with these transactions."""
-        for data in transactions:
-            content = keccak256(data)
+    def take(self, bodies: Mapping[bytes, bytes]) -> list[tuple[Validate, Batch]]:
+        """Proposals that are complete with these transactions, given by their hashes."""
+        for content, data in bodies.items():
             for item in self._waiting.values():
                 if content in item.missing:
                     item.bodies[content] = data
@@ -93,10 +98,9 @@ class Assembly:
             item.asked_ms = now_ms
         return sorted(set().union(*(item.missing for item in late)))
 
-    def keep(self, transactions: Iterable[bytes]) -> None:
-        """Remember the transactions of a proposal, to give them to others."""
-        for data in transactions:
-            content = keccak256(data)
+    def keep(self, bodies: Mapping[bytes, bytes]) -> None:
+        """Remember the transactions of a proposal, given by their hashes, to give them to others."""
+        for content, data in bodies.items():
             if content not in self._recent:
                 self._recent[content] = data
                 self._recent_bytes += len(data)

@@ -10,6 +10,7 @@ import logging
 from aggregator.ledger.transition import (
     next_deadline_ms,
 )
+from aggregator.member.assembly import by_hash
 from aggregator.member.execution import MAX_SERVED_BYTES, Held
 from aggregator.member.proposals import fault_in, forgery_in
 from aggregator.member.succession import Succession
@@ -57,7 +58,7 @@ class Ordering(Succession):
         )
         sequence = self.replica.executed + self.replica.in_flight + 1
         self._proposed_ids[sequence] = {item.tx_id for item in chosen}
-        self._assembly.keep(batch.transactions)
+        self._assembly.keep(dict(zip(batch.outline.transactions, batch.transactions, strict=True)))
         self._origin_in_flight = sequence if origin else self._origin_in_flight
         return Propose(batch=batch, now_ms=self.now_ms)
 
@@ -99,7 +100,7 @@ class Ordering(Succession):
         """Proposals that were waiting for these transactions, checked."""
         if not len(self._assembly):
             return []
-        complete = self._assembly.take(transactions)
+        complete = self._assembly.take(by_hash(transactions))
         return [event for item in complete if (event := self._check_assembled(*item)) is not None]
 
     def _send_bodies(self, to: int, contents: tuple[bytes, ...]) -> None:

@@ -2,13 +2,15 @@
 
 The primary of the view proposes a batch for the next sequence number; every member has its node check the
 batch, then votes prepare; with a quorum of those it votes commit; with a quorum of those the batch is
-delivered in sequence order. A quorum of equal state roots makes a checkpoint stable, and nothing at or
-below it is kept.
+delivered in sequence order. With the prepares of all others a batch needs no commits: a member that has a
+quorum of them waits for the rest, not for long, and for a while not at all once it waited in vain. A quorum
+of equal state roots makes a checkpoint stable, and nothing at or below it is kept.
 
 Guarantees: one vote per view and sequence number; every promise is in a `Persist` before the message that
 makes it; nothing is kept for numbers outside the window.
 
-Source: Castro and Liskov 1999, sections 4.2 and 4.3.
+Source: Castro and Liskov 1999, sections 4.2 and 4.3; Golan Gueta et al. 2019 (SBFT), section V, for the votes
+of all.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ from protocol.crypto import Key
 
 OBSERVER: Final = -1
 """The place of whoever has none in the committee."""
+MAX_DOUBTS: Final = 6
+"""How often `Limits.doubt_ms` doubles."""
 
 
 class StateDiverged(Exception):
@@ -96,6 +100,8 @@ class Agreement:
         self._fetched_ms = 0
         self._fetched_from = OBSERVER
         self._fruitless_views = 0
+        self._doubts = 0
+        self._doubting_until_ms = 0
         self._heard = {self.index}
         """Who was heard since the start, until they are a quorum."""
         self._out: list[Effect] = []
@@ -168,6 +174,7 @@ class Agreement:
         """Promise: in this view no other proposal for this number gets this replica's vote."""
         slot = self._slot(vote.sequence)
         slot.proposal, slot.batch, slot.accepted_ms = vote, batch, self._now_ms
+        slot.voted = vote
         self._bodies[vote.digest] = batch
         self._out.append(Persist(record=Accepted(vote, batch)))
 
@@ -219,6 +226,7 @@ class Agreement:
 
     def _vote_prepare(self, sequence: int, slot: Slot) -> None:
         assert slot.proposal is not None and slot.accepted
+        slot.voted = slot.proposal
         if self.primary != self.index and not self.observing:
             slot.own_prepare = self._cast(VoteKind.PREPARE, self.view, sequence, slot.proposal.digest)
             slot.prepares[self.index] = slot.own_prepare
@@ -260,10 +268,11 @@ class Agreement:
                 self.members.verify(vote)
                 raise Equivocation(known, vote)
             return
-        # Once a phase has its quorum, further votes change nothing: do not pay for their signatures.
-        if vote.kind is VoteKind.PREPARE and slot.prepared_in(self.view):
+        # Votes that change nothing any more: do not pay for their signatures.
+        if vote.kind is VoteKind.PREPARE and slot.own_commit is not None:
             return
         if vote.kind is VoteKind.COMMIT and slot.committed is not None:
+            self._check_prepared(vote.sequence, asked=True)
             return
         if vote.kind is VoteKind.PREPARE and vote.signer == self.primary:
             raise InvalidProof("a primary's proposal is its only vote")
@@ -273,6 +282,7 @@ class Agreement:
             self._show_proposal(slot, vote)
             self._check_prepared(vote.sequence)
         else:
+            self._check_prepared(vote.sequence, asked=True)
             self._check_committed(vote.sequence)
 
     def _show_proposal(self, slot: Slot, prepare: Vote) -> None:
@@ -294,15 +304,24 @@ class Agreement:
             reason = str(Equivocation(known, other))
             self._out.append(Misbehaved(sender=known.signer, reason=reason, evidence=(known, other)))
 
-    def _check_prepared(self, sequence: int) -> None:
+    def _check_prepared(self, sequence: int, *, asked: bool = False) -> None:
+        """Go on from the prepares that are here; ``asked``: somebody commits, who lacks some of them."""
         slot = self._slot(sequence)
-        if slot.proposal is None or not slot.accepted or slot.own_commit is not None or self.observing:
+        if slot.proposal is None or slot.batch is None or slot.own_commit is not None:
             return
         if len(slot.prepares) < self.members.quorum - 1:
             return
         digest = slot.proposal.digest
         prepares = slot.matching(VoteKind.PREPARE, digest)
-        if len(prepares) < self.members.quorum - 1:
+        if len(prepares) == self.members.count - 1 and self.limits.unanimity_ms:
+            if slot.committed is None:
+                self._commit_unanimous(Committed(sequence, slot.batch, (slot.proposal, *prepares)))
+            if not asked:
+                return
+        if len(prepares) < self.members.quorum - 1 or self.observing:
+            return
+        unanswered = len(slot.prepares) == len(prepares) and not slot.commits
+        if not asked and unanswered and self._waits_for_all(slot):
             return
         slot.prepared = Prepared(slot.proposal, prepares)
         self._out.append(Persist(record=BecamePrepared(slot.prepared)))
@@ -310,6 +329,36 @@ class Agreement:
         slot.commits[self.index] = slot.own_commit
         self._say_vote(slot.own_commit, prepares)
         self._check_committed(sequence)
+
+    def _commit_unanimous(self, committed: Committed) -> None:
+        self._doubts = 0
+        self._commit(committed)
+        if self.limits.relay_votes and self.primary == self.index:
+            self._out.append(Broadcast(message=RelayedVotes(committed.certificate[1:])))
+
+    def _waits_for_all(self, slot: Slot) -> bool:
+        """Whether to hope for more prepares than a quorum: commits would take about as long as those took."""
+        led = (
+            self.limits.relay_votes and self.primary != self.index
+        )  # the primary waits, and says so by its commit
+        if not self.limits.unanimity_ms or (self._now_ms < self._doubting_until_ms and not led):
+            return False
+        if slot.quorate_ms is None:
+            slot.quorate_ms = self._now_ms
+        took_ms = slot.quorate_ms - (slot.accepted_ms or 0)
+        patience_ms = max(self.limits.unanimity_ms, min(took_ms, self.limits.view_timeout_ms // 4))
+        if self._now_ms - slot.quorate_ms < patience_ms:
+            return True
+        if self._now_ms >= self._doubting_until_ms:
+            self._doubting_until_ms = self._now_ms + (self.limits.doubt_ms << self._doubts)
+            self._doubts = min(self._doubts + 1, MAX_DOUBTS)
+        return False
+
+    def _end_waiting(self) -> None:
+        """Look again at what waits for the prepares of all."""
+        for sequence in [s for s, slot in self._slots.items() if slot.quorate_ms is not None]:
+            if self._slots[sequence].committed is None:
+                self._check_prepared(sequence)
 
     def _check_committed(self, sequence: int) -> None:
         slot = self._slot(sequence)
@@ -342,7 +391,7 @@ class Agreement:
         self._progress_ms = self._now_ms
         self._fruitless_views = 0
         slot = self._slots[event.sequence]
-        if slot.proposal is None and slot.prepared is None:
+        if slot.proposal is None and slot.prepared is None and slot.voted is None:
             del self._slots[event.sequence]  # fetched from a peer: nothing was promised here
         self.fence = event.fence
         if event.root is not None and event.sequence > self.low:
@@ -400,6 +449,7 @@ class Agreement:
         }
         self._roots = {sequence: root for sequence, root in self._roots.items() if sequence > low}
         wanted = {slot.proposal.digest for slot in self._slots.values() if slot.proposal is not None}
+        wanted |= {slot.voted.digest for slot in self._slots.values() if slot.voted is not None}
         wanted |= {s.prepared.pre_prepare.digest for s in self._slots.values() if s.prepared is not None}
         wanted |= {s.committed.batch.digest() for s in self._slots.values() if s.committed is not None}
         self._bodies = {digest: body for digest, body in self._bodies.items() if digest in wanted}

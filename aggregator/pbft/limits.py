@@ -31,6 +31,11 @@ class Limits:
     """Sequence numbers after which the journal starts anew from a snapshot."""
     snapshot_log_bytes: int = 16 * 1024 * 1024
     """A log that has grown so far starts anew earlier: a restart works off what it holds."""
+    unanimity_ms: int = 25
+    """At least so long a member with a quorum of prepares waits for those of all others, with which a batch
+    needs no commit votes; 0: never. It waits as long as the quorum took to come, if that is longer."""
+    doubt_ms: int = 1_000
+    """Who waited for all in vain does not for so long, doubled with every further time up to 64 times."""
     relay_votes: bool = False
     """Votes go to the primary alone, which passes a quorum of them on in one message: of the order of n
     messages a phase instead of n squared, for two more journeys. Pays where messages cost more than waiting:

@@ -114,15 +114,14 @@ class Outline(Message, frozen=True, dict=True):
         )
 
     def batch(self, bodies: Mapping[bytes, bytes]) -> Batch:
-        """The batch, from transactions by their hashes; raises `KeyError` if one is missing."""
+        """The batch, from transactions by their true hashes; raises `KeyError` if one is missing."""
         batch = Batch(
             self.timestamp_ms,
             self.origin,
             self.chain_events,
             tuple(bodies[content] for content in self.transactions),
         )
-        if batch.outline == self:
-            batch.__dict__["outline"] = self  # the one whose header is known
+        batch.__dict__["outline"] = self  # no need to hash again what was found by its hash
         return batch
 
 
@@ -172,6 +171,14 @@ class StableCheckpoint(Message, frozen=True):
     proof: Votes
 
 
+class Voted(Message, frozen=True):
+    """The proposal that a member voted for, or made, in the highest view, at one sequence number."""
+
+    sequence: Count
+    view: Count
+    digest: Bytes32
+
+
 class ViewChangeContents(Message, frozen=True):
     """What a member knows when it asks for another view of the committee of ``epoch``."""
 
@@ -179,6 +186,7 @@ class ViewChangeContents(Message, frozen=True):
     view: Count
     stable: StableCheckpoint | None
     prepared: Annotated[tuple[Prepared, ...], Meta(max_length=MAX_SLOTS)]
+    voted: Annotated[tuple[Voted, ...], Meta(max_length=MAX_SLOTS)]
 
 
 class ViewChange(Message, frozen=True, tag="view_change"):
@@ -227,7 +235,11 @@ class Fetch(Message, frozen=True, tag="fetch"):
 
 
 class Committed(Message, frozen=True, tag="committed"):
-    """A batch with its commit certificate: proof for anyone who knows the committee."""
+    """A batch with its certificate: proof for anyone who knows the committee.
+
+    The certificate holds the commits of a quorum; or the primary's pre-prepare, first, and the prepares of
+    all others.
+    """
 
     sequence: Count
     batch: Batch

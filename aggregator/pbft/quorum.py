@@ -79,15 +79,14 @@ class Members:
             raise InvalidProof(f"{len(signers)} votes where {need} are needed")
 
     def verify_committed(self, committed: Committed) -> None:
-        """Raise unless a quorum committed this batch at this sequence number."""
-        self.verify_certificate(
-            committed.certificate,
-            VoteKind.COMMIT,
-            None,
-            committed.sequence,
-            committed.batch.digest(),
-            self.quorum,
-        )
+        """Raise unless a quorum committed, or all prepared, this batch at this sequence number."""
+        votes, place = committed.certificate, (committed.sequence, committed.batch.digest())
+        if votes and votes[0].kind is VoteKind.PRE_PREPARE:
+            if (votes[0].sequence, votes[0].digest) != place:
+                raise InvalidProof("the proposal in the certificate is about something else")
+            self._verify_accepted(votes[0], votes[1:], self.count - 1)
+        else:
+            self.verify_certificate(votes, VoteKind.COMMIT, None, *place, self.quorum)
 
     def verify_stable(self, checkpoint: StableCheckpoint) -> None:
         """Raise unless a quorum vouches for this state root, or the committee began with it."""
@@ -99,17 +98,15 @@ class Members:
 
     def verify_prepared(self, prepared: Prepared) -> None:
         """Raise unless the primary of the view and a quorum with it prepared this."""
-        proposal = prepared.pre_prepare
+        self._verify_accepted(prepared.pre_prepare, prepared.prepares, self.quorum - 1)
+
+    def _verify_accepted(self, proposal: Vote, prepares: Iterable[Vote], need: int) -> None:
         if proposal.kind is not VoteKind.PRE_PREPARE or proposal.signer != self.primary(proposal.view):
             raise InvalidProof("the proposal is not by the primary of its view")
-        if any(vote.signer == proposal.signer for vote in prepared.prepares):
+        prepares = tuple(prepares)
+        if any(vote.signer == proposal.signer for vote in prepares):
             raise InvalidProof("the primary's proposal is its only vote")
         self.verify(proposal)
         self.verify_certificate(
-            prepared.prepares,
-            VoteKind.PREPARE,
-            proposal.view,
-            proposal.sequence,
-            proposal.digest,
-            self.quorum - 1,
+            prepares, VoteKind.PREPARE, proposal.view, proposal.sequence, proposal.digest, need
         )

@@ -170,6 +170,7 @@ class Replica(Views):
             elif now_ms - self._wanted_ms >= self._timeout_ms():
                 self._leave_for(self.view + 1)
             return
+        self._end_waiting()
         # Before a quorum is up nothing can be ordered, whoever is primary; and who asks for a view alone
         # stands aside until the others change theirs.
         if not self._quorum_heard:
@@ -285,6 +286,8 @@ class Replica(Views):
                 vote = slot.prepared.pre_prepare
                 records.append(Accepted(vote, self._body(vote.digest)))
                 records.append(BecamePrepared(slot.prepared))
+            if slot.voted is not None and slot.voted.view != in_view:
+                records.append(Accepted(slot.voted, self._body(slot.voted.digest)))
         if self._new_view is not None:
             records.append(EnteredNewView(self._new_view))
         for slot in above:
@@ -356,6 +359,7 @@ class Replica(Views):
     def _recall_prepare(self, slot: Slot) -> None:
         vote = slot.proposal
         assert vote is not None
+        slot.voted = vote
         if self.members.primary(vote.view) != self.index and not self.observing:
             slot.own_prepare = self._cast(VoteKind.PREPARE, vote.view, vote.sequence, vote.digest)
             slot.prepares[self.index] = slot.own_prepare

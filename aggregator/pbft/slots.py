@@ -23,6 +23,10 @@ class Slot:
     prepared: Prepared | None = None
     """The proof from the highest view in which the batch was prepared here."""
     committed: Committed | None = None
+    voted: Vote | None = None
+    """The proposal that this member voted for, or made, in the highest view; a view change tells of it."""
+    quorate_ms: int | None = None
+    """Since when a quorum of prepares stands here, and those of all others are waited for."""
     own_prepare: Vote | None = None
     own_commit: Vote | None = None
 
@@ -39,16 +43,13 @@ class Slot:
         """Votes of one kind for ``digest``, by ascending signer."""
         return tuple(vote for _, vote in sorted(self.votes(kind).items()) if vote.digest == digest)
 
-    def prepared_in(self, view: int) -> bool:
-        """Whether the batch was prepared in exactly this view."""
-        return self.prepared is not None and self.prepared.pre_prepare.view == view
-
     def leave_view(self) -> None:
-        """Forget what counts only within a view; proofs and certificates stay."""
+        """Forget what counts only within a view; proofs, certificates and what was voted for stay."""
         self.proposal = None
         self.batch = None
         self.carried = False
         self.accepted_ms = None
+        self.quorate_ms = None
         self.prepares.clear()
         self.commits.clear()
         self.own_prepare = None

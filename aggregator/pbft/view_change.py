@@ -1,11 +1,24 @@
 """What a new view starts with: pure functions over the view changes of a quorum.
 
-A new primary must propose again whatever may have been committed in an earlier view. A batch committed
-anywhere was prepared by a quorum, and any quorum of view changes holds one honest member of that one, so
-the prepared proof with the highest view decides each sequence number; numbers without a proof get the null
-batch. `proposals` is that rule; every member computes it and refuses a new view that differs.
+A new primary must propose again whatever may have been committed in an earlier view; `proposals` says what
+that is. Every member computes it and refuses a new view that differs. Two kinds of batch may have been
+committed:
 
-Source: Castro and Liskov 1999, section 4.4.
+With a quorum of commits. It was prepared by a quorum, and any quorum of view changes holds one honest
+member of that one: it shows the prepared proof. The proof with the highest view counts.
+
+With the votes of all. Every honest member voted for it, and says what it voted for last. So among m view
+changes at least m - f name it, each from that view or a later one. No two batches are named by so many, and
+an honest member among them has the batch and found it valid. Against a proof, the view counts by which
+m - f of them had voted for it: a proof from there or later is of no other batch if this one was committed.
+
+Numbers with neither get the null batch. It holds in every later view: while all new views propose what was
+committed, no honest member votes for anything else at that number, so what they voted for last, and what
+they can prove, stays the same.
+
+Source: Castro and Liskov 1999, section 4.4; Golan Gueta et al. 2019 (SBFT), section V; the rule between
+proofs and votes is what Abraham et al. 2017 ("Revisiting Fast Practical Byzantine Fault Tolerance") found
+missing.
 """
 
 from __future__ import annotations
@@ -52,6 +65,13 @@ def verify_view_change(members: Members, message: ViewChange, *, window: int) ->
             raise InvalidProof("a prepared proof is from a view that has not begun")
         seen.add(proposal.sequence)
         members.verify_prepared(prepared)
+    before = low
+    for voted in contents.voted:
+        if not before < voted.sequence <= low + window:
+            raise InvalidProof(f"what was voted for at {voted.sequence} is out of place")
+        if voted.view >= contents.view:
+            raise InvalidProof("a vote is from a view that has not begun")
+        before = voted.sequence
 
 
 def highest_stable(view_changes: Iterable[ViewChange]) -> StableCheckpoint | None:
@@ -60,23 +80,41 @@ def highest_stable(view_changes: Iterable[ViewChange]) -> StableCheckpoint | Non
     return max(stable, key=lambda checkpoint: checkpoint.sequence, default=None)
 
 
-def proposals(view_changes: Iterable[ViewChange]) -> tuple[tuple[int, bytes], ...]:
-    """Sequence numbers and digests that the new view starts with, ascending and without gaps."""
+def proposals(view_changes: Iterable[ViewChange], faults: int) -> tuple[tuple[int, bytes], ...]:
+    """Sequence numbers and digests that the new view starts with, ascending and without gaps.
+
+    ``view_changes`` are of a quorum of distinct members, of whom ``faults`` may lie.
+    """
     messages = tuple(view_changes)
     stable = highest_stable(messages)
     low = stable.sequence if stable is not None else 0
-    best: dict[int, tuple[int, bytes]] = {}
+    best = {
+        sequence: max(candidates)
+        for sequence, candidates in _candidates(messages, len(messages) - faults).items()
+        if sequence > low
+    }
+    high = max(best, default=low)
+    return tuple(
+        (sequence, best[sequence][2] if sequence in best else NULL_DIGEST)
+        for sequence in range(low + 1, high + 1)
+    )
+
+
+def _candidates(messages: tuple[ViewChange, ...], need: int) -> dict[int, list[tuple[int, bool, bytes]]]:
+    """What may have been committed at each number: its view, whether that is proved, and its digest."""
+    found: dict[int, list[tuple[int, bool, bytes]]] = {}
+    votes: dict[tuple[int, bytes], list[int]] = {}
     for message in messages:
         for prepared in message.contents.prepared:
             proposal = prepared.pre_prepare
-            if proposal.sequence > low:
-                candidate = (proposal.view, proposal.digest)
-                best[proposal.sequence] = max(best.get(proposal.sequence, candidate), candidate)
-    high = max(best, default=low)
-    return tuple(
-        (sequence, best[sequence][1] if sequence in best else NULL_DIGEST)
-        for sequence in range(low + 1, high + 1)
-    )
+            found.setdefault(proposal.sequence, []).append((proposal.view, True, proposal.digest))
+        for voted in message.contents.voted:
+            votes.setdefault((voted.sequence, voted.digest), []).append(voted.view)
+    for (sequence, digest), views in votes.items():
+        if len(views) >= need:
+            since = sorted(views, reverse=True)[need - 1]
+            found.setdefault(sequence, []).append((since, False, digest))
+    return found
 
 
 def verify_new_view(members: Members, message: NewView, *, window: int) -> None:
@@ -101,7 +139,7 @@ def verify_new_view(members: Members, message: NewView, *, window: int) -> None:
             raise InvalidProof("a view change asks for another view")
         verify_view_change(members, change, window=window)
     proposed = tuple((vote.sequence, vote.digest) for vote in contents.pre_prepares)
-    if proposed != proposals(contents.view_changes):
+    if proposed != proposals(contents.view_changes, members.faults):
         raise InvalidProof("the new view does not propose what the view changes require")
     for pre_prepare in contents.pre_prepares:
         if (pre_prepare.kind, pre_prepare.view, pre_prepare.signer) != (

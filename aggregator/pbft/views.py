@@ -4,7 +4,7 @@ What a view change must carry and what a new view must propose are pure function
 meet the state of a member.
 
 Guarantees: once a member has left a view it votes in it no more, restart or not; a batch that was committed
-anywhere is proposed again at its number.
+anywhere, by a quorum of commits or the votes of all, is proposed again at its number.
 
 Source: Castro and Liskov 1999, sections 4.4 and 4.5.
 """
@@ -27,6 +27,7 @@ from aggregator.pbft.messages import (
     NewViewContents,
     ViewChange,
     ViewChangeContents,
+    Voted,
     VoteKind,
     contents_digest,
 )
@@ -68,7 +69,12 @@ class Views(Agreement):
             for sequence, slot in sorted(self._slots.items())
             if slot.prepared is not None and sequence > self.low
         )
-        contents = ViewChangeContents(self.members.epoch, view, self.stable, prepared)
+        voted = tuple(
+            Voted(sequence, slot.voted.view, slot.voted.digest)
+            for sequence, slot in sorted(self._slots.items())
+            if slot.voted is not None and sequence > self.low
+        )
+        contents = ViewChangeContents(self.members.epoch, view, self.stable, prepared, voted)
         vote = self._cast(VoteKind.VIEW_CHANGE, view, self.members.epoch, contents_digest(contents))
         own = ViewChange(contents, vote)
         self._forget_view_changes_of(self.index, below=view)
@@ -112,7 +118,7 @@ class Views(Agreement):
         if self.index not in changes or len(changes) < self.members.quorum:
             return
         chosen = tuple(change for _, change in sorted(changes.items()))
-        proposed = proposals(chosen)
+        proposed = proposals(chosen, self.members.faults)
         pre_prepares = tuple(
             self._cast(VoteKind.PRE_PREPARE, self.view, sequence, digest) for sequence, digest in proposed
         )
@@ -135,7 +141,7 @@ class Views(Agreement):
         self._enter_view(message)
 
     def _enter_view(self, message: NewView) -> None:
-        """Take part in a view. Its first proposals were validated by a quorum before, so vote at once."""
+        """Take part in a view. Honest members found its first proposals valid before, so vote at once."""
         self._out.append(Persist(record=EnteredNewView(message)))
         self._adopt_view(message)
         self._progress_ms = self._entered_ms = self._now_ms

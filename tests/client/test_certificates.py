@@ -49,6 +49,7 @@ def ordering(signers: tuple[int, ...]) -> Callable[[bytes], Answer]:
         certificate = TransactionCertificate(
             view=0,
             sequence=5,
+            unanimous=False,
             header=batch.outline.header,
             index=0,
             path=(),

@@ -12,6 +12,7 @@ import pytest
 from aggregator.journal.journal import Journal
 from aggregator.ledger.root import state_root
 from aggregator.ledger.transition import ACCEPTED
+from aggregator.member.assembly import by_hash
 from aggregator.member.proposals import fault_in, forgery_in
 from aggregator.node import Aggregator, now_ms
 from aggregator.origin.origin import OriginSource
@@ -139,7 +140,7 @@ def test_a_restart_rebuilds_the_same_ledger_and_goes_on(chain: Chain, tmp_path: 
 def verdict_on(node: Aggregator, batch: Batch) -> Validated:
     """What the node says of a batch whose transactions have arrived."""
     node.now_ms = now_ms()
-    node._assembly.keep(batch.transactions)
+    node._assembly.keep(by_hash(batch.transactions))
     outline = batch.outline
     verdict = node._validate(Validate(view=0, sequence=1, digest=outline.digest(), outline=outline))
     assert isinstance(verdict, Validated)

@@ -44,7 +44,9 @@ from aggregator.pbft.replica import Replica
 from protocol.crypto import Key, keccak256
 from protocol.typed_data import Domain
 
-LIMITS = Limits(checkpoint_interval=8, window=64, pipeline=4, view_timeout_ms=1000, retransmit_ms=200)
+LIMITS = Limits(
+    checkpoint_interval=8, window=64, pipeline=4, view_timeout_ms=1000, retransmit_ms=200, unanimity_ms=100
+)
 
 
 def committee(count: int) -> tuple[Members, list[Key]]:

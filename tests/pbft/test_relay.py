@@ -33,6 +33,20 @@ def test_a_batch_takes_messages_in_proportion_to_the_members(count: int) -> None
     network.run(400)
     assert network.executed() == [1] * count
     others = count - 1
+    assert seen["Vote"] == others, "each backup votes once, to one"
+    assert seen["RelayedVotes"] == others and seen["PrePrepare"] == others
+    network.check()
+
+
+@pytest.mark.parametrize("count", [4, 7, 10])
+def test_a_batch_that_one_member_does_not_vote_for_takes_twice_as_many(count: int) -> None:
+    network = Committee(count, limits=replace(RELAY, retransmit_ms=2_000))
+    network.crash(count - 1)
+    seen = counted(network)
+    network.submit(b"transaction")
+    network.run(400)
+    assert network.executed() == [1] * (count - 1) + [0]
+    others = count - 1
     assert seen["Vote"] <= 2 * others, "each backup votes twice, to one"
     assert seen["RelayedVotes"] == 2 * others and seen["PrePrepare"] == others
     network.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_who_slept_suspects_nobody_of_what_it_slept_through(index: int) -> None:
 
 def test_a_batch_prepared_before_a_view_change_keeps_its_number() -> None:
     """Commits of view 0 are lost after the batch is prepared; view 1 must propose the same batch again."""
-    network = Committee()
+    network = Committee(limits=replace(LIMITS, unanimity_ms=0))
     network.filter = lambda sender, to, m: (
         None if isinstance(m, Vote) and m.kind is VoteKind.COMMIT and m.view == 0 else m
     )

@@ -35,11 +35,62 @@ def certificate(index: int = 3, signers: tuple[int, ...] = (0, 1, 3)) -> Transac
     return TransactionCertificate(
         view=2,
         sequence=9,
+        unanimous=False,
         header=BATCH.outline.header,
         index=index,
         path=tuple(proof(leaves, index)),
         signatures=tuple(MemberSignature(member=v.signer, signature=v.signature) for v in votes),
     )
+
+
+def by_all(
+    view: int = 2, primary: int | None = None, signers: tuple[int, ...] = (0, 1, 2, 3)
+) -> TransactionCertificate:
+    """A certificate of the votes of all, with ``primary``'s over the proposal."""
+    first = view % 4 if primary is None else primary
+    votes = [
+        cast(
+            MEMBERS.domain,
+            KEYS[signer],
+            signer,
+            VoteKind.PRE_PREPARE if signer == first else VoteKind.PREPARE,
+            view,
+            9,
+            BATCH.digest(),
+        )
+        for signer in signers
+    ]
+    signatures = tuple(MemberSignature(member=v.signer, signature=v.signature) for v in votes)
+    return msgspec.structs.replace(certificate(), view=view, unanimous=True, signatures=signatures)
+
+
+@pytest.mark.parametrize("view", range(6))
+def test_the_votes_of_all_prove_it_too(view: int) -> None:
+    good = by_all(view)
+    good.verify(MEMBERS.domain, MEMBERS.addresses, TRANSACTIONS[3])
+    assert certificate_from_json(certificate_to_json(good)) == good
+
+
+def test_the_votes_of_all_are_those_of_all_each_for_its_part() -> None:
+    good, change = by_all(), msgspec.structs.replace
+    bad = [
+        by_all(signers=(0, 1, 2)),
+        by_all(signers=(0, 1, 3)),
+        by_all(signers=(0, 1, 2, 3, 3)),
+        by_all(signers=(0, 1, 2, 2, 3)),
+        by_all(primary=0),
+        change(good, view=3),
+        change(good, view=6),
+        change(good, sequence=10),
+        change(good, unanimous=False),
+        change(certificate(signers=(0, 1, 2, 3)), unanimous=True),
+    ]
+    for bent in bad:
+        with pytest.raises(InvalidCertificate):
+            bent.verify(MEMBERS.domain, MEMBERS.addresses, TRANSACTIONS[3])
+    for members in (MEMBERS.addresses[:3], (*MEMBERS.addresses, bytes(20)), ()):
+        with pytest.raises(InvalidCertificate):
+            good.verify(MEMBERS.domain, members, TRANSACTIONS[3])
 
 
 @pytest.mark.parametrize("index", range(len(TRANSACTIONS)))
@@ -98,7 +149,7 @@ def test_garbage_is_no_certificate(document: object) -> None:
         certificate_from_json(document)
 
 
-@pytest.mark.parametrize("field", ["view", "sequence", "index", "path", "signatures", "header"])
+@pytest.mark.parametrize("field", ["view", "sequence", "unanimous", "index", "path", "signatures", "header"])
 @pytest.mark.parametrize("value", [-1, 2**70, "0x", None, [["0x"]], {"member": "a"}])
 def test_a_field_of_another_type_is_no_certificate(field: str, value: object) -> None:
     document = certificate_to_json(certificate()) | {field: value}

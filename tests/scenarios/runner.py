@@ -9,7 +9,9 @@ compares it.
     run MS                  virtual time passes
     crash I, restart I      power off, power on with what the disk holds
     isolate I, heal         cut one member off; connect everybody
-    drop KIND view V        messages of this kind in view V get lost (pre_prepare, prepare, commit, new_view)
+    drop KIND view V        messages of this kind in view V get lost (pre_prepare, prepare, commit, new_view),
+      [but to I]            unless they are for member I
+    impatient               nobody waits for the votes of all
     equivocate I to J       member I shows J another batch than the rest
     positions               where each member stands
 
@@ -21,6 +23,7 @@ Source: the style is etcd-io/raft's rafttest; the stories are Castro and Liskov 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 
@@ -59,7 +62,8 @@ class Story(Committee):
         self.names: dict[bytes, str] = {NULL_DIGEST: "null"}
         self.contents: dict[bytes, str] = {}
         """What transactions are called, by their hashes."""
-        self.dropped: set[tuple[str, int]] = set()
+        self.dropped: set[tuple[str, int, int | None]] = set()
+        """Kind and view of messages that get lost, and who gets them all the same."""
         self.lies: set[tuple[int, int]] = set()
         self.filter = self._hear
 
@@ -70,7 +74,10 @@ class Story(Committee):
             names = " ".join(self.contents[content] for content in message.outline.transactions)
             lie = "'" if (sender, to) in self.lies else ""
             self.names.setdefault(message.vote.digest, f"[{names}]{lie}")
-        lost = any(kind == kind_of(message) and view == view_of(message) for kind, view in self.dropped)
+        lost = any(
+            (kind, view) == (kind_of(message), view_of(message)) and to != spared
+            for kind, view, spared in self.dropped
+        )
         if not isinstance(message, QUIET):
             self.note(self.describe(message) + (" (lost)" if lost else ""), sender, to)
         return None if lost else message
@@ -121,8 +128,12 @@ class Story(Committee):
                     self.named(item.pre_prepare.sequence, item.pre_prepare.digest)
                     for item in contents.prepared
                 )
+                votes = ", ".join(self.named(item.sequence, item.digest) for item in contents.voted)
                 low = contents.stable.sequence if contents.stable else 0
-                return f"asks for view {contents.view}; stable {low}; prepared {proofs or 'nothing'}"
+                return (
+                    f"asks for view {contents.view}; stable {low}; "
+                    f"voted for {votes or 'nothing'}; prepared {proofs or 'nothing'}"
+                )
             case NewView(contents=contents):
                 first = ", ".join(self.named(vote.sequence, vote.digest) for vote in contents.pre_prepares)
                 return f"begins view {contents.view} with {first or 'nothing'}"
@@ -215,7 +226,12 @@ def _do(story: Story, command: list[str]) -> list[str]:
         case ["heal"]:
             story.partition = set()
         case ["drop", kind, "view", view]:
-            story.dropped.add((kind, int(view)))
+            story.dropped.add((kind, int(view), None))
+        case ["drop", kind, "view", view, "but", "to", spared]:
+            story.dropped.add((kind, int(view), int(spared)))
+        case ["impatient"]:
+            for machine in story.machines:
+                machine.replica.limits = replace(story.limits, unanimity_ms=0)
         case ["equivocate", who, "to", whom]:
             story.lies.add((int(who), int(whom)))
         case ["positions"]:

@@ -21,11 +21,14 @@ from aggregator.pbft.messages import (
     NewView,
     NewViewContents,
     Outline,
+    Prepared,
     PrePrepare,
     SnapshotOffer,
     SnapshotPart,
     StableCheckpoint,
+    ViewChange,
     Vote,
+    Voted,
     VoteKind,
     cast,
     contents_digest,
@@ -77,13 +80,15 @@ class _Liar:
         return [self.sent.pop(self.choose.randrange(len(self.sent)))]
 
     def equivocating(self, message: LinkMessage, to: int) -> list[LinkMessage]:
-        """Tells one victim another story; afterwards, sometimes, tells it to the others as well."""
+        """Tells one victim another story; afterwards tells it to the others as well, or denies both."""
         victim = (self.index + 2) % self.members.count
         again = [self.choose.choice(self.sent)] if self.sent and self.choose.random() < 0.3 else []
         if isinstance(message, PrePrepare):
             other = self._other_proposal(message)
             self.sent = [*self.sent[-3:], other]
             return [other if to == victim else message, *again]
+        if isinstance(message, ViewChange) and message.contents.view % 2:
+            return [self._ask(message, (), ())]
         if to != victim:
             return [message, *again]
         if isinstance(message, Vote) and message.kind in (VoteKind.PREPARE, VoteKind.COMMIT):
@@ -145,6 +150,27 @@ class _Liar:
         bent = NewViewContents(contents.epoch, contents.view, changes, kept)
         vote = self._vote(VoteKind.NEW_VIEW, contents.view, contents.epoch, contents_digest(bent))
         return [NewView(bent, vote)]
+
+    def misremembering(self, message: LinkMessage, to: int) -> list[LinkMessage]:
+        """Votes like anybody, to some; asked for another view, it says that it voted for something else."""
+        if isinstance(message, Vote) and message.kind is VoteKind.PREPARE:
+            return [message] if (to + message.sequence) % 2 else []
+        if not isinstance(message, ViewChange):
+            return [message]
+        contents = message.contents
+        last = max(0, contents.view - 1)
+        voted = tuple(
+            Voted(item.sequence, last, self.choose.choice((NULL_DIGEST, item.digest[::-1])))
+            for item in contents.voted
+        )
+        return [self._ask(message, contents.prepared if self.choose.random() < 0.5 else (), voted)]
+
+    def _ask(
+        self, message: ViewChange, prepared: tuple[Prepared, ...], voted: tuple[Voted, ...]
+    ) -> ViewChange:
+        bent = msgspec.structs.replace(message.contents, voted=voted, prepared=prepared)
+        vote = self._vote(VoteKind.VIEW_CHANGE, bent.view, bent.epoch, contents_digest(bent))
+        return ViewChange(bent, vote)
 
     def timestamps(self, message: LinkMessage, to: int) -> list[LinkMessage]:
         """Proposes batches from the far future or the distant past."""

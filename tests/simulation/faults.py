@@ -23,13 +23,14 @@ LIES = (
     "snapshots",
     "bodiless",
     "starving",
+    "misremembering",
 )
 """The menu; see `tests.simulation.byzantine`."""
 
 
 def _lie(choose: random.Random, index: int) -> str:
     # Member 0 is primary when the run begins; 1 and 2 start the views that others had to leave.
-    worst = choose.choice(("equivocating", "corrupting")) if index == 0 else "new_view"
+    worst = choose.choice(("equivocating", "corrupting") if index == 0 else ("new_view", "misremembering"))
     return worst if index < 3 and choose.random() < 0.4 else choose.choice(LIES)
 
 
@@ -71,6 +72,8 @@ class Faults:
     """When all of them do, for longer than an origin is confirmed in; 0 for never."""
     relay: bool
     """Whether members send votes through the primary."""
+    hopeful: float
+    """Share of the members that wait for the votes of all."""
     raise_at: int
     """The block in which the chain raises the protocol version; 0 for never. Members that restart come back
     with software that knows it, the others stay with the old until everything heals."""
@@ -190,6 +193,7 @@ class Faults:
             reorg_every_ms=choose.choice((0, 0, 2_500)),
             deep_reorg_at_ms=0,
             relay=random.Random(f"relay {seed}").random() < 0.4,
+            hopeful=random.Random(f"hope {seed}").choice((1.0, 1.0, 0.5, 0.0)),
             raise_at=cls._raise_at(random.Random(f"versions {seed}")),
             newcomers=choose.choice((0, 0, 1, 2)),
             transactions=choose.choice((20, 80, 200)),

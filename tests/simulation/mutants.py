@@ -22,6 +22,7 @@ from aggregator.pbft import views as views_module
 from aggregator.pbft.events import Deliver, Persist, Validate
 from aggregator.pbft.messages import (
     Batch,
+    Committed,
     CommittedBatches,
     NewView,
     PrePrepare,
@@ -108,6 +109,30 @@ class LockNotCarried(Replica):
             slot.prepared = kept[sequence]
 
 
+class VotesNotCarried(Replica):
+    """A view change forgets what was voted for, and so what all have voted for."""
+
+    def _ask_for_view(self) -> None:
+        kept = {sequence: slot.voted for sequence, slot in self._slots.items()}
+        for slot in self._slots.values():
+            slot.voted = None
+        super()._ask_for_view()
+        for sequence, slot in self._slots.items():
+            slot.voted = kept[sequence]
+
+
+class UnanimousWithoutOne(Replica):
+    """One vote may be missing where those of all are needed."""
+
+    def _check_prepared(self, sequence: int, *, asked: bool = False) -> None:
+        slot = self._slots[sequence]
+        if slot.proposal is not None and slot.batch is not None and slot.committed is None:
+            prepares = slot.matching(views_module.VoteKind.PREPARE, slot.proposal.digest)
+            if len(prepares) >= self.members.count - 2:
+                self._commit_unanimous(Committed(sequence, slot.batch, (slot.proposal, *prepares)))
+        super()._check_prepared(sequence, asked=asked)
+
+
 class WatermarksIgnored(Replica):
     """Any sequence number is as good as another."""
 
@@ -161,9 +186,9 @@ class NewViewUnchecked(Replica):
 class PreparedTooEarly(Replica):
     """A commit vote leaves without a quorum of prepares."""
 
-    def _check_prepared(self, sequence: int) -> None:
+    def _check_prepared(self, sequence: int, *, asked: bool = False) -> None:
         slot = self._slots[sequence]
-        if slot.accepted and slot.own_commit is None and slot.proposal is not None:
+        if slot.accepted and slot.own_commit is None and slot.proposal is not None and not self.observing:
             slot.own_commit = self._cast(
                 views_module.VoteKind.COMMIT, self.view, sequence, slot.proposal.digest
             )
@@ -349,6 +374,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ProposalNotPersisted,
     ViewNotPersisted,
     LockNotCarried,
+    VotesNotCarried,
+    UnanimousWithoutOne,
     WatermarksIgnored,
     DigestUnchecked,
     SecondProposalTaken,

@@ -121,7 +121,7 @@ class World:
             treasury=bytes(20),
             journal=self._journal(machine.disk, stride=PLEDGE_STRIDE),
             send=lambda to, message: self._transmit(machine, to, message),
-            limits=replace(LIMITS, relay_votes=self.faults.relay),
+            limits=self._limits(machine.index),
             replica=self._replica,
             rules=machine.rules,
         )
@@ -131,6 +131,11 @@ class World:
         if (machine.index, "starving") in self.faults.liars:
             starve(member.mempool)
         machine.member = member
+
+    def _limits(self, index: int) -> Limits:
+        hopes = random.Random(f"hope {self.faults.seed} {index}").random() < self.faults.hopeful
+        unanimity_ms = LIMITS.unanimity_ms if hopes else 0
+        return replace(LIMITS, relay_votes=self.faults.relay, unanimity_ms=unanimity_ms)
 
     def _run(self, machine: Machine, action: Callable[[Member], None]) -> None:
         """Let a member do something; the power may fail in the middle of it."""
