@@ -21,7 +21,7 @@ from aggregator.member.member import Member
 from aggregator.member.pooling import Submitted
 from aggregator.origin.origin import OriginSource
 from aggregator.pbft.events import Event, Received
-from aggregator.pbft.messages import Committed, LinkMessage, VoteKind
+from aggregator.pbft.messages import Committed, LinkMessage
 from protocol.certificate import MemberSignature, TransactionCertificate, place_leaf
 from protocol.crypto import keccak256
 from protocol.errors import ChainError, ProtocolError
@@ -224,7 +224,7 @@ class Aggregator(Member):
         return TransactionCertificate(
             view=committed.certificate[0].view,
             sequence=committed.sequence,
-            unanimous=committed.certificate[0].kind is VoteKind.PRE_PREPARE,
+            unanimous=committed.unanimous,
             header=committed.batch.outline.header,
             index=index,
             path=tuple(proof(leaves, index)),

@@ -92,6 +92,11 @@ class AggregatorCollector(Collector):
         yield _gauge("dtn_sequence_executed", "The last batch applied.", replica.executed)
         yield _gauge("dtn_sequence_stable", "The last checkpoint that a quorum signed.", replica.low)
         yield _counter("dtn_batches", "Batches applied.", events["batches"])
+        yield _counter(
+            "dtn_batches_unanimous",
+            "Of these, those that all members voted for; fewer, if one is away or slow.",
+            events["batches_unanimous"],
+        )
         yield _counter("dtn_view_changes", "Views entered since the start.", events["views_entered"])
         misbehaviour = {str(member): count for member, count in node.counters.misbehaviour.items()}
         yield _counters(
@@ -100,7 +105,7 @@ class AggregatorCollector(Collector):
         others = {
             name: count
             for name, count in events.items()
-            if name not in ("batches", "views_entered", "accepted", "refused")
+            if name not in ("batches", "batches_unanimous", "views_entered", "accepted", "refused")
         }
         yield _counters("dtn_member_events", "Other things that this member counts.", "event", others)
 

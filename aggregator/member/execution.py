@@ -190,6 +190,7 @@ class Execution:
         if self.state.sequence % self._limits.checkpoint_interval == 0:
             self.checkpoints.remember(self.state, self.replica.low)
         self.counters.events["batches"] += 1
+        self.counters.events["batches_unanimous"] += committed.unanimous
         for result in applied.results:
             self.counters.events["accepted" if result.code == ACCEPTED else "refused"] += 1
             self._record(OrderedResult(sequence=committed.sequence, result=result))

@@ -245,6 +245,11 @@ class Committed(Message, frozen=True, tag="committed"):
     batch: Batch
     certificate: Votes
 
+    @property
+    def unanimous(self) -> bool:
+        """Whether the certificate is of the votes of all."""
+        return bool(self.certificate) and self.certificate[0].kind is VoteKind.PRE_PREPARE
+
 
 class CommittedBatches(Message, frozen=True, tag="committed_batches"):
     """The answer to `Fetch`: consecutive committed batches."""

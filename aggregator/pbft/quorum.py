@@ -81,7 +81,7 @@ class Members:
     def verify_committed(self, committed: Committed) -> None:
         """Raise unless a quorum committed, or all prepared, this batch at this sequence number."""
         votes, place = committed.certificate, (committed.sequence, committed.batch.digest())
-        if votes and votes[0].kind is VoteKind.PRE_PREPARE:
+        if committed.unanimous:
             if (votes[0].sequence, votes[0].digest) != place:
                 raise InvalidProof("the proposal in the certificate is about something else")
             self._verify_accepted(votes[0], votes[1:], self.count - 1)

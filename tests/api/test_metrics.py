@@ -38,6 +38,7 @@ def test_figures_say_what_the_member_does(tmp_path: Path) -> None:
             ("dtn_sequence_executed", node.replica.executed),
             ("dtn_sequence_stable", node.replica.low),
             ("dtn_batches_total", node.counters.events["batches"]),
+            ("dtn_batches_unanimous_total", node.counters.events["batches_unanimous"]),
             *(("dtn_ready", 1), ("dtn_chain_lag_blocks", 0), ("dtn_inbox_dropped_total", 0)),
             ("dtn_journal_generation", node.journal_generation),
             *(("dtn_view", 0), ("dtn_active", 1), ("dtn_primary", 1), ("dtn_committee_size", 1)),
