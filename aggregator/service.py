@@ -77,7 +77,11 @@ class Service:
             origins=OriginSource(ChainReader(self._chain)),
             confirmations=self._chain.parameter("confirmations"),
             send=self._send,
-            limits=Limits(view_timeout_ms=config.view_timeout_ms, relay_votes=config.relay_votes),
+            limits=Limits(
+                view_timeout_ms=config.view_timeout_ms,
+                relay_votes=config.relay_votes,
+                unanimity_ms=config.unanimity_ms,
+            ),
             rules=rules,
         )
         self._node.committees.update(committees)
