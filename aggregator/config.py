@@ -45,7 +45,7 @@ class AggregatorConfig(BaseModel):
     relay_votes: bool = False
     """Send votes through the primary: for large committees whose members are close to each other."""
     unanimity_ms: int = Field(default=25, ge=0, le=10_000)
-    """At least so long a member hopes for the votes of all, with which a batch takes one phase; 0: never."""
+    """So long a member hopes for the votes of all, with which a batch takes one phase; 0: never."""
     settle_patience_s: float = Field(default=5.0, gt=0)
     """How long a member waits for another to submit a settlement before it does so itself."""
 

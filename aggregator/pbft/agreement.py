@@ -337,17 +337,14 @@ class Agreement:
             self._out.append(Broadcast(message=RelayedVotes(committed.certificate[1:])))
 
     def _waits_for_all(self, slot: Slot) -> bool:
-        """Whether to hope for more prepares than a quorum: commits would take about as long as those took."""
-        led = (
-            self.limits.relay_votes and self.primary != self.index
-        )  # the primary waits, and says so by its commit
+        """Whether to hope for more prepares than a quorum."""
+        # Where votes go through the primary, it waits for all and says so by its commit if it does no more.
+        led = self.limits.relay_votes and self.primary != self.index
         if not self.limits.unanimity_ms or (self._now_ms < self._doubting_until_ms and not led):
             return False
         if slot.quorate_ms is None:
             slot.quorate_ms = self._now_ms
-        took_ms = slot.quorate_ms - (slot.accepted_ms or 0)
-        patience_ms = max(self.limits.unanimity_ms, min(took_ms, self.limits.view_timeout_ms // 4))
-        if self._now_ms - slot.quorate_ms < patience_ms:
+        if self._now_ms - slot.quorate_ms < self.limits.unanimity_ms:
             return True
         if self._now_ms >= self._doubting_until_ms:
             self._doubting_until_ms = self._now_ms + (self.limits.doubt_ms << self._doubts)

@@ -32,8 +32,8 @@ class Limits:
     snapshot_log_bytes: int = 16 * 1024 * 1024
     """A log that has grown so far starts anew earlier: a restart works off what it holds."""
     unanimity_ms: int = 25
-    """At least so long a member with a quorum of prepares waits for those of all others, with which a batch
-    needs no commit votes; 0: never. It waits as long as the quorum took to come, if that is longer."""
+    """So long a member with a quorum of prepares waits for those of all others, with which a batch needs no
+    commit votes; 0: never. Longer does not pay: where votes take long, commits would have come meanwhile."""
     doubt_ms: int = 1_000
     """Who waited for all in vain does not for so long, doubled with every further time up to 64 times."""
     relay_votes: bool = False
