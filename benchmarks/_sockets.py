@@ -228,8 +228,17 @@ class Network:
 
         Batches are named by the roots of their transactions. Every reply's signature is checked, and all
         must agree on place and result.
+
+        Raises:
+            RuntimeError: nobody answers any more.
         """
-        return self._runner.run(asyncio.wait_for(self._request(data, batches, replies), REPLY_TIMEOUT_S))
+        try:
+            return self._runner.run(asyncio.wait_for(self._request(data, batches, replies), REPLY_TIMEOUT_S))
+        except TimeoutError:
+            raise RuntimeError(
+                f"no replies within {REPLY_TIMEOUT_S:.0f} s: only the first primary is asked, and one that is too slow"
+                " is replaced; try --view-timeout-ms 20000"
+            ) from None
 
     async def _request(self, data: bytes, batches: Sequence[bytes], replies: int) -> tuple[float, bool]:
         said: dict[bytes, dict[int, Reply]] = {root: {} for root in batches}

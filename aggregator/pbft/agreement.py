@@ -313,15 +313,16 @@ class Agreement:
             return
         digest = slot.proposal.digest
         prepares = slot.matching(VoteKind.PREPARE, digest)
-        if len(prepares) == self.members.count - 1 and self.limits.unanimity_ms:
-            if slot.committed is None:
-                self._commit_unanimous(Committed(sequence, slot.batch, (slot.proposal, *prepares)))
+        # What was committed before this view takes its commits again: somebody may lack them.
+        fresh = slot.committed is None
+        if fresh and len(prepares) == self.members.count - 1 and self.limits.unanimity_ms:
+            self._commit_unanimous(Committed(sequence, slot.batch, (slot.proposal, *prepares)))
             if not asked:
                 return
         if len(prepares) < self.members.quorum - 1 or self.observing:
             return
-        unanswered = len(slot.prepares) == len(prepares) and not slot.commits
-        if not asked and unanswered and self._waits_for_all(slot):
+        hopeful = fresh and not asked and not slot.commits and len(slot.prepares) == len(prepares)
+        if hopeful and self._waits_for_all(slot):
             return
         slot.prepared = Prepared(slot.proposal, prepares)
         self._out.append(Persist(record=BecamePrepared(slot.prepared)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aggregator.pbft.messages import (
     Batch,
     Committed,
+    CommittedBatches,
     LinkMessage,
     Prepared,
     StableCheckpoint,
@@ -162,6 +163,28 @@ def test_what_one_member_committed_with_the_votes_of_all_survives_it(seed: int, 
     network.run(6_000)
     network.check()
     assert network.executed() == [2] * 4
+
+
+def test_a_new_primary_that_has_the_batch_leads_the_others_to_it() -> None:
+    """Member 1 alone executed it in view 0 and is the primary of view 1: it must not rest on what it has."""
+    network = Committee(limits=replace(LIMITS, retransmit_ms=900))  # nothing is said twice
+
+    def lost(message: LinkMessage, to: int) -> bool:
+        early = isinstance(message, Vote) and message.view == 0
+        return isinstance(message, CommittedBatches) or (early and to != 1)
+
+    network.filter = lambda sender, to, message: None if lost(message, to) else message
+    network.submit(b"transaction")
+    network.run(100)
+    network.crash(0)
+    assert network.executed()[1:] == [1, 0, 0]
+    for _ in range(300):
+        network.run(10)
+        if all(machine.replica.view == 1 and machine.replica.active for machine in network.machines[1:]):
+            break
+    network.run(350)
+    assert network.executed()[1:] == [1] * 3
+    network.check()
 
 
 def _vote(kind: VoteKind, view: int, signer: int, sequence: int, digest: bytes) -> Vote:
