@@ -236,7 +236,7 @@ class Network:
             return self._runner.run(asyncio.wait_for(self._request(data, batches, replies), REPLY_TIMEOUT_S))
         except TimeoutError:
             raise RuntimeError(
-                f"no replies within {REPLY_TIMEOUT_S:.0f} s: only the first primary is asked, and one that is too slow"
+                f"no replies within {REPLY_TIMEOUT_S:.0f} s: only the first primary is asked, and a slow one"
                 " is replaced; try --view-timeout-ms 20000"
             ) from None
 
