@@ -53,6 +53,7 @@ LIMITS = Limits(
     max_view_timeout_ms=24_000,
     starvation_timeout_ms=8_000,
     snapshot_interval=8,
+    unanimity_ms=400,  # so that views change while some have all votes and others wait for them
 )
 START_MS = 1_700_000_000_000
 
