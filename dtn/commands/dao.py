@@ -21,7 +21,7 @@ from dtn.commands.changes import (
 )
 from dtn.commands.orders import AccountOption, ConfigOption, SignerOption, client_of
 from dtn.output import BadAmount, JsonFlag, console, parse_id, print_json, table, tokens, wei
-from offchain.economics import fetch_history, fetch_settlements, margin_of
+from offchain.economics import bound_of, fetch_history, fetch_settlements, margin_of
 from protocol.chain.dao import CHOICES, Dao, Proposal
 from protocol.parameters import PARAMETERS
 
@@ -156,15 +156,18 @@ def report(
     config: ConfigOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show whether the aggregators' tax pays for the gas of settlements, at the chain's gas price now."""
+    """Show whether the tax pays for the gas of settlements, and what a dishonest majority could take."""
     client, _ = client_of(config)
     chain, network = client.chain(), client.network
     price = chain.gas_price_wei()
     found = margin_of(fetch_settlements(network), fetch_history(network), price, wei(coin_price))
+    bound = bound_of(chain)
     if as_json:
         print_json(
             {name: str(value) for name, value in asdict(found).items()}
             | {
+                "committee": {name: str(value) for name, value in asdict(bound).items()}
+                | {"cover_bps": bound.cover_bps},
                 "gas_price_wei": str(price),
                 "margin_wei": str(found.margin_wei),
                 "margin_bps": found.margin_bps,
@@ -181,6 +184,13 @@ def report(
         ("left to the aggregators", f"{sign}{tokens(abs(found.margin_wei))} tokens, {share}"),
     ]
     table("what the tax pays for", ("", ""), rows)
+    cover = "–" if bound.cover_bps is None else f"{bound.cover_bps / 100:.1f} %"
+    rows = [
+        (f"stake of the cheapest {bound.threshold} of {bound.members}", f"{tokens(bound.stake_wei)} tokens"),
+        ("within their reach: escrows and stakes", f"{tokens(bound.reach_wei)} tokens"),
+        ("the one over the other", cover),
+    ]
+    table("what the committee is trusted with", ("", ""), rows)
 
 
 @app.command()

@@ -4,6 +4,7 @@ Everything here is advice: it rests on what one aggregator says of orders that a
 that the future is like them. Nothing of it decides about money.
 """
 
+from offchain.economics.committee_bound import CommitteeBound, bound_of
 from offchain.economics.history import Offer, Past, fetch_history, fetch_settlements, offer_of
 from offchain.economics.margin import Margin, margin_of
 from offchain.economics.quotes import (
@@ -17,6 +18,7 @@ from offchain.economics.quotes import (
 from offchain.economics.record import Record, record_of
 
 __all__ = [
+    "CommitteeBound",
     "Margin",
     "Offer",
     "OrderEstimate",
@@ -24,6 +26,7 @@ __all__ = [
     "ProviderQuote",
     "Record",
     "ValidatorQuote",
+    "bound_of",
     "estimate_order",
     "fetch_history",
     "fetch_settlements",

@@ -15,7 +15,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from web3.exceptions import Web3Exception
 
-from protocol.chain.client import ChainClient, chain_errors
+from protocol.chain.client import ChainClient
 from protocol.chain.deployment import parameter_key, settlement_threshold
 from protocol.errors import ChainError
 from protocol.parameters import PARAMETERS
@@ -83,8 +83,7 @@ class Changes:
                 f"0x{new.hex()} could not take part: it has {bonded} wei at stake as aggregator, of {least}, "
                 f"and is reached at {endpoint or 'no address'}; let it run `dtn aggregator register` first"
             )
-        with chain_errors("cannot read the committee"):
-            threshold = int(self._chain.committee.functions.threshold().call())
+        threshold = self._chain.threshold()
         return self.appoint([*(member for member in members if member != old), new], threshold)
 
     def set_guardian(self, account: bytes) -> Action:

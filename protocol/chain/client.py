@@ -154,6 +154,11 @@ class ChainClient:
         with chain_errors("cannot read the committee"):
             return int(self.committee.functions.epoch().call())
 
+    def threshold(self) -> int:
+        """How many members of the committee in force must sign a settlement."""
+        with chain_errors("cannot read the committee"):
+            return int(self.committee.functions.threshold().call())
+
     def members_of(self, epoch: int) -> tuple[bytes, ...]:
         """The members of the committee of ``epoch``, ascending; none for an epoch that has not begun."""
         with chain_errors("cannot read the committee"):

@@ -34,7 +34,7 @@ def state_of(home: Path, number: str) -> Any:
 
 
 def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver: Driver, home: Path) -> None:
-    before = driver.put(train_s=60, validate_s=20)
+    before = driver.put(train_s=80, validate_s=20)
     old = driver.in_phase(before, "training")["parameters"]["tax_bps"]
     assert old != str(TAX_BPS)
     made = dtn_json("dao", "propose", "--set", f"tax_bps={TAX_BPS}", "--description", "more", home=home)
@@ -64,6 +64,7 @@ def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver:
     assert conserved(driver.settled(after))
     report = dtn_json("dao", "report", "--coin-price", "500", home=home)
     assert int(report["orders"]) == 2 and int(report["gas"]) > 0 and int(report["tax_wei"]) > 0
+    assert 0 < int(report["committee"]["stake_wei"]) < int(report["committee"]["reach_wei"])
 
 
 def test_the_guardian_stops_payouts_and_a_stranger_does_not(driver: Driver, home: Path) -> None:
