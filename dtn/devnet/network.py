@@ -61,12 +61,12 @@ FUNDS: Final = {
 
 GOVERNANCE: Final = Governance(
     voting_delay_s=2,
-    voting_period_s=20,
+    voting_period_s=45,
     late_quorum_s=5,
     timelock_s=5,
     proposal_threshold_wei=TOKEN_WEI,
 )
-"""A vote takes half a minute."""
+"""A vote takes a minute: enough to type it, or for a busy machine to start a command three times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

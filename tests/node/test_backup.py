@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,18 @@ from aggregator.pbft.messages import LinkMessage, NewView, PrePrepare, ViewChang
 from aggregator.pbft.records import BecamePrepared
 from protocol.chain_events import CommitteeChanged, ParameterChanged
 from tests.ledger.world import who
-from tests.node.committee import NAMES, Committee, running
+from tests.node.committee import LIMITS, NAMES, Committee, running
 
 SICK = 2
 OWNER = Owner(who(NAMES[SICK]), 1, bytes(20))
 PROMISES = {VoteKind.PREPARE, VoteKind.COMMIT}
+BOTH_PHASES = replace(LIMITS, unanimity_ms=0)
+"""Every batch takes commits, so that members make both kinds of promise."""
 
 
 def run(folder: Path, scenario: Callable[[Committee], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with running(folder) as committee:
+        async with running(folder, BOTH_PHASES) as committee:
             await scenario(committee)
 
     asyncio.run(whole())
