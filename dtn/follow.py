@@ -25,16 +25,21 @@ class TookTooLong(ProtocolError):
     """An order that did not move when it should have."""
 
 
-def follow(network: Network, oid: str, *, quiet: bool) -> Json:
+def follow(network: Network, oid: str, *, quiet: bool, began_s: float | None = None) -> Json:
     """Show an order's progress until it is settled; returns its final detail.
 
     Progress goes to standard error, so that standard output stays for results.
+
+    Args:
+        began_s: the monotonic moment that the shown seconds count from, where the caller's lines have a
+            clock already; by default now.
 
     Raises:
         TookTooLong: the order never arrived, or no settlement came long after it was sealed.
     """
     console = Console(stderr=True, highlight=False, quiet=quiet)
     started = time.monotonic()
+    clock_from = started if began_s is None else began_s
     seen: set[str] = set()
     status = Status("waiting for the chain to confirm the order", console=console)
     live = console.is_terminal and not quiet
@@ -52,7 +57,9 @@ def follow(network: Network, oid: str, *, quiet: bool) -> Json:
                 for line in _news(detail):
                     if line not in seen:
                         seen.add(line)
-                        console.print(plain(f"{elapsed:7.1f} s  {line}"), soft_wrap=True)
+                        console.print(
+                            plain(f"{time.monotonic() - clock_from:7.1f} s  {line}"), soft_wrap=True
+                        )
                 status.update(plain(_now(detail)))
                 if detail["phase"] == "settled":
                     return detail

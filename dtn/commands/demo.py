@@ -52,7 +52,7 @@ def demo(
         kept = False
         devnet.up(Shape())
         try:
-            result = _run(devnet, task, output, say)
+            result = _run(devnet, task, output, say, started)
             result["seconds"] = round(time.monotonic() - started, 1)
             kept = keep
         finally:
@@ -66,7 +66,7 @@ def demo(
         _show(result, devnet, kept)
 
 
-def _run(devnet: Devnet, task: Path, output: Path, say: Any) -> dict[str, Any]:
+def _run(devnet: Devnet, task: Path, output: Path, say: Any, began_s: float) -> dict[str, Any]:
     config = ClientConfig.read(devnet.config("client"))
     client = Client(NetworkFile.read(config.network), config.key(), config.data_dir)
     say(f"putting an order over {tokens(REWARD_WEI)} tokens")
@@ -74,7 +74,7 @@ def _run(devnet: Devnet, task: Path, output: Path, say: Any) -> dict[str, Any]:
     placed = client.put(read_task_file(task), reward_wei=REWARD_WEI, gateway=gateway_of(config))
     oid = "0x" + placed.oid.hex()
     say(f"order {oid}")
-    detail = follow(client.network, oid, quiet=False)
+    detail = follow(client.network, oid, quiet=False, began_s=began_s)
     model, answer = client.get(placed.oid)
     write_output(output, model)
     say("fetched the winning model and checked its hash")

@@ -4,9 +4,13 @@ Any holder may continue what another began: a source that is dead, slow or wrong
 at the block where it fails. `fetch_file` keeps what came in a file beside the target, so that an interrupted
 download goes on where it stopped, whoever holds the file then.
 
-Bounds: `max_bytes` of file, one block at most `MAX_BLOCK_BYTES`, `MAX_DEPTH` levels, a deadline per
-block and one per source. No redirect is followed and nothing is unpacked. `fetch_file` has one leaf and one
-path of nodes in memory.
+Blocks are taken in the file's order. While one is awaited the next leaves are asked for too, so that a far
+source costs little more than a near one; what fails while others are under way decides nothing and is asked
+for again alone.
+
+Bounds: `max_bytes` of file, one block at most `MAX_BLOCK_BYTES`, `MAX_DEPTH` levels, `MAX_UNDER_WAY` requests
+at once, a deadline per block and one per source. No redirect is followed and nothing is unpacked.
+`fetch_file` has `MAX_UNDER_WAY` leaves and one path of nodes in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import httpx
 
 from offchain.storage.cid import RAW, Cid, InvalidCid
 from offchain.storage.embedded import Progress, StorageFull
-from offchain.storage.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DEPTH, children_of, size_of
+from offchain.storage.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DEPTH, Child, children_of, size_of
 from protocol.errors import ProtocolError
 
 T = TypeVar("T")
@@ -32,6 +36,10 @@ GRACE_S: Final = 30.0
 MIN_RATE_BYTES_S: Final = 64 * 1024
 """A source gets `GRACE_S` and then as long as the largest file allowed takes at this rate."""
 MAX_SOURCES: Final = 8
+MAX_UNDER_WAY: Final = 4
+"""Requests at once. A gateway takes 256 connections: 64 readers may do so at the same time."""
+BUSY_S: Final = 0.2
+"""A source that says it is busy (503) is asked again after this, and then after twice as long, and so on."""
 PARTIAL: Final = ".part"
 """What the name of an unfinished download ends with."""
 
@@ -139,11 +147,14 @@ async def _fetch(
 ) -> None:
     async with httpx.AsyncClient(timeout=timeout_s, follow_redirects=False) as client:
         sources = _Sources(client, gateways[:MAX_SOURCES], max_bytes, timeout_s)
+        ahead = _Ahead(sources)
         try:
-            await _Download(sources, max_bytes, target).file(cid, None, 0)
+            await _Download(sources, ahead, max_bytes, target).file(cid, None, 0)
         except (_Refused, InvalidCid) as reason:
             told = [*sources.failures, str(reason)]
             raise Unavailable(f"{cid} could not be fetched ({'; '.join(told)})") from reason
+        finally:
+            await ahead.stop()
 
 
 class _Refused(Exception):
@@ -152,6 +163,11 @@ class _Refused(Exception):
 
 class _Target(Protocol):
     """Where the leaves of a file go, in their order."""
+
+    @property
+    def found_bytes(self) -> int:
+        """Of so many bytes of the file, from its start, some may be here already."""
+        ...
 
     def has(self, cid: Cid, size_bytes: int) -> bool:
         """Whether the next leaf is here already; if so, it counts as written."""
@@ -164,6 +180,8 @@ class _Target(Protocol):
 
 class _Memory:
     """Keeps everything."""
+
+    found_bytes = 0
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -182,6 +200,7 @@ class _OnDisk:
         self._file = file
         self._progress = progress
         self._at = 0
+        self.found_bytes = os.fstat(file.fileno()).st_size
 
     def has(self, cid: Cid, size_bytes: int) -> bool:
         there = size_bytes <= MAX_BLOCK_BYTES and cid.names(self._file.read(size_bytes))
@@ -201,10 +220,11 @@ class _OnDisk:
 class _Download:
     """One file; counts what it has taken."""
 
-    def __init__(self, sources: _Sources, max_bytes: int, target: _Target) -> None:
+    def __init__(self, sources: _Sources, ahead: _Ahead, max_bytes: int, target: _Target) -> None:
         self._sources = sources
+        self._ahead = ahead
         self._target = target
-        self._left = max_bytes
+        self._max_bytes = self._left = max_bytes
         # A tree of empty leaves costs no bytes of file, so blocks have a bound of their own.
         self._blocks_left = 64 + 2 * max_bytes // CHUNK_BYTES
 
@@ -218,7 +238,7 @@ class _Download:
         if cid.codec == RAW and size_bytes is not None and self._target.has(cid, size_bytes):
             self._left -= size_bytes
             return
-        block = await self._sources.block(cid)
+        block = await self._ahead.take(cid)
         size = size_of(cid, block)
         if size > self._left:
             raise _Refused("the file is larger than allowed")
@@ -228,8 +248,70 @@ class _Download:
             self._left -= size
             self._target.write(block)
             return
-        for child in children_of(cid, block):
+        children = children_of(cid, block)
+        for index, child in enumerate(children):
+            self._ahead.wish(self._soon(children[index : index + MAX_UNDER_WAY]))
             await self.file(child.cid, child.file_bytes, depth + 1)
+
+    def _soon(self, children: Sequence[Child]) -> list[Cid]:
+        """Of the next blocks, the leaves that will be asked for if their node is right."""
+        at = self._max_bytes - self._left
+        wished = []
+        for child in children[: max(0, self._blocks_left)]:
+            end = at + child.file_bytes
+            if child.cid.codec != RAW or child.file_bytes > MAX_BLOCK_BYTES or end > self._max_bytes:
+                break
+            if at >= self._target.found_bytes:
+                wished.append(child.cid)
+            at = end
+        return wished
+
+
+class _Ahead:
+    """Asks for several leaves at once, as many as the source bears."""
+
+    def __init__(self, sources: _Sources) -> None:
+        self._sources = sources
+        self._under_way: dict[Cid, asyncio.Task[bytes | None]] = {}
+        self._at_once = 1
+
+    def wish(self, leaves: Sequence[Cid]) -> None:
+        """The next leaves, in their order, from the one whose turn it is."""
+        soon = leaves[: self._at_once]
+        if len(soon) < 2 and not self._under_way:
+            return
+        for cid in soon:
+            if cid not in self._under_way and len(self._under_way) < self._at_once:
+                self._under_way[cid] = asyncio.create_task(self._sources.early(cid))
+
+    async def take(self, cid: Cid) -> bytes:
+        """A checked block, whether it was asked for early or not; raises `_Refused` as `_Sources.block`."""
+        early = self._under_way.pop(cid, None)
+        if early is not None:
+            if (block := await self._sources.awaited(early)) is not None:
+                self._adapt()
+                return block
+            self._at_once = 1
+            await self.stop()
+        block = await self._sources.block(cid)
+        self._adapt()
+        return block
+
+    def _adapt(self) -> None:
+        # A slow line gives everything slower the more is asked for: nothing may come near its deadline.
+        share = self._sources.took_s / self._sources.timeout_s
+        if share < 1 / 8:
+            self._at_once = min(MAX_UNDER_WAY, self._at_once + 1)
+        elif share > 1 / 4:
+            self._at_once = max(1, self._at_once // 2)
+
+    async def stop(self) -> None:
+        """Give up what is under way."""
+        tasks = list(self._under_way.values())
+        self._under_way.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Sources:
@@ -240,7 +322,9 @@ class _Sources:
     ) -> None:
         self._client = client
         self._waiting = list(gateways)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self.took_s = 0.0
+        """How long the last block took."""
         self._max_bytes = max_bytes
         self._patience_s = self._left_s = GRACE_S + max_bytes / MIN_RATE_BYTES_S
         self.failures: list[str] = [] if gateways else ["no gateway is known"]
@@ -257,27 +341,63 @@ class _Sources:
             self._left_s = self._patience_s
         raise _Refused("nobody else is known to have it")
 
-    async def _ask(self, gateway: str, cid: Cid) -> bytes:
-        clock = asyncio.get_running_loop().time
-        began_s = clock()
+    async def early(self, cid: Cid) -> bytes | None:
+        """A checked block from the first source, if that gives it; nobody is given up for it."""
+        began_s = self._now()
         try:
-            async with asyncio.timeout(min(self._timeout_s, self._left_s)):
+            async with asyncio.timeout(self.timeout_s):
+                data = await self._download(self._waiting[0], cid)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, IndexError, _Refused):
+            return None
+        self.took_s = self._now() - began_s
+        return data if cid.names(data) else None
+
+    async def awaited(self, early: asyncio.Task[bytes | None]) -> bytes | None:
+        """What was asked for early, within the patience that the source has left."""
+        began_s = self._now()
+        try:
+            async with asyncio.timeout(self._left_s):
+                return await early
+        except TimeoutError:
+            return None
+        finally:
+            self._left_s -= self._now() - began_s
+
+    async def _ask(self, gateway: str, cid: Cid) -> bytes:
+        began_s = self._now()
+        try:
+            async with asyncio.timeout(min(self.timeout_s, self._left_s)):
                 data = await self._download(gateway, cid)
         except TimeoutError as reason:
-            if clock() - began_s >= self._left_s:
+            if self._now() - began_s >= self._left_s:
                 raise _Refused(f"too slow for a file of {self._max_bytes} bytes") from reason
-            raise _Refused(f"gave no whole block in {self._timeout_s:g} s") from reason
-        self._left_s -= clock() - began_s
+            raise _Refused(f"gave no whole block in {self.timeout_s:g} s") from reason
+        self.took_s = self._now() - began_s
+        self._left_s -= self.took_s
         if not cid.names(data):
             raise _Refused(f"sent other bytes than {cid}")
         return data
 
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
     async def _download(self, gateway: str, cid: Cid) -> bytes:
+        """What a source sends; waits for ever for one that says that it is busy."""
+        pause_s = BUSY_S
+        while (data := await self._once(gateway, cid)) is None:
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        return data
+
+    async def _once(self, gateway: str, cid: Cid) -> bytes | None:
         url = link_to(gateway, cid)
         # Not compressed: a block is small, and unpacking has no bound.
         headers = {"Accept": "application/vnd.ipld.raw", "Accept-Encoding": "identity"}
         data = bytearray()
         async with self._client.stream("GET", url, params={"format": "raw"}, headers=headers) as response:
+            if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                return None
             if response.status_code != 200:
                 raise _Refused(f"answered {response.status_code} for {cid}")
             async for chunk in response.aiter_raw():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -64,3 +65,9 @@ def test_rounds_of_verdicts_after_an_appeal_are_counted(capsys: pytest.CaptureFi
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     follow(Told(detail("training", "sealed", settled=True)), OID, quiet=True)  # type: ignore[arg-type]
     assert capsys.readouterr().err == ""
+
+
+def test_lines_of_a_caller_with_a_clock_of_its_own_go_on_counting(capsys: pytest.CaptureFixture[str]) -> None:
+    network = Told(detail("training", "sealed", settled=True))
+    follow(network, OID, quiet=False, began_s=time.monotonic() - 1000)  # type: ignore[arg-type]
+    assert all(float(line.split()[0]) >= 1000 for line in capsys.readouterr().err.splitlines())

@@ -1,6 +1,8 @@
 """A stranger's hour: every command of docs/tutorial.md, in its order, in a shell of its own.
 
-Install and browser are not here: `.ci/run` installs in a fresh clone, tests/page drives a browser.
+What docs/using.md shows is run on the same network.
+
+Installing is not here: `.ci/run` does it in a fresh clone. Where no browser is, the page is not opened.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.page.conftest import WAIT_MS, find_browser
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
@@ -128,6 +133,57 @@ def test_every_payment_is_explained(stranger: Stranger) -> None:
     account = stranger.json("account", order["winner"])
     paid = [receipt for receipt in account["receipts"] if receipt["reason"] == "best model"]
     assert [receipt["oid"] for receipt in paid] == [order["oid"]] and all(receipt["tx"] for receipt in paid)
+
+
+def test_a_browser_shows_the_order_and_explains_the_payment(stranger: Stranger) -> None:
+    browser_path = find_browser()
+    if browser_path is None:
+        pytest.skip("no browser: install chromium (Debian: apt install chromium)")
+    (order,) = stranger.json("orders")["orders"]
+    file = json.loads((stranger.folder / "home" / "devnet" / "network.json").read_text(encoding="utf-8"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(file["aggregators"][0] + "/")
+        page.locator(f"a[href='#/orders/{order['oid']}']").first.click(timeout=WAIT_MS)
+        page.get_by_role("heading", level=1, name="Order").wait_for(timeout=WAIT_MS)
+        page.locator(f"a[href='#/accounts/{order['winner']}']").first.click(timeout=WAIT_MS)
+        why = page.get_by_role("row").filter(has_text="best model")
+        why.first.wait_for(timeout=WAIT_MS)
+        assert why.count() == 1 and "80" in why.inner_text()
+        assert why.locator(f"a[href='#/orders/{order['oid']}']").count() == 1
+        browser.close()
+    assert not errors
+
+
+def test_what_the_page_on_using_a_network_shows_works_on_this_one(stranger: Stranger) -> None:
+    """But what starts, stops and orders, which the tutorial has; the order is placed by the page's Python."""
+    text = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
+    commands = text.partition("```sh\n")[2].partition("```")[0]
+    (order,) = stranger.json("orders")["orders"]
+    run = 0
+    for line in commands.splitlines():
+        if re.match(r"dtn (devnet (up|down)|put .*--reward)", line):
+            continue
+        for word, value in {
+            "OID": order["oid"],
+            "ADDRESS": order["winner"],
+            "examples/": f"{ROOT}/examples/",
+        }.items():
+            line = line.replace(word, value)
+        stranger.run(line)
+        run += 1
+    assert run >= 9
+    task = (ROOT / "examples" / "digits.yaml").read_text(encoding="utf-8")
+    (stranger.folder / "examples").mkdir()
+    longer = task.replace("train_s: 20", "train_s: 45").replace("validate_s: 8", "validate_s: 12")
+    (stranger.folder / "examples" / "digits.yaml").write_text(longer, encoding="utf-8")
+    program = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)[0]
+    (stranger.folder / "using.py").write_text(program, encoding="utf-8")
+    said = stranger.run("python using.py")
+    assert "sealed: won" in said and re.search(r"\d+ bytes by 0x[0-9a-f]{40} with score \d+ of 1000000", said)
 
 
 def test_a_killed_aggregator_and_a_full_disk_stop_nobody_else(stranger: Stranger) -> None:

@@ -6,8 +6,11 @@ import itertools
 import re
 from typing import Final
 
+import httpx
 import pytest
 
+from offchain.economics import record_of
+from offchain.economics.history import past_of
 from protocol.transactions import Cancel
 from tests.ledger.world import who
 from tests.page.conftest import WAIT_MS, Shown, Window
@@ -197,6 +200,33 @@ def test_an_account_is_asked_for_by_keyboard_and_explained(window: Window, shown
     page.get_by_text("best model").first.wait_for(timeout=WAIT_MS)
     text = page.inner_text("main")
     assert "Earned" in text and "provider" in text and "epoch 1" in text
+    assert window.errors == []
+
+
+def test_nodes_and_accounts_show_who_kept_its_word_as_our_own_record_counts_it(
+    window: Window, shown: Shown
+) -> None:
+    api = shown.stage.url
+    settled = httpx.get(f"{api}/v1/orders", params={"phase": "settled"}).json()["orders"]
+    history = [past_of(httpx.get(f"{api}/v1/orders/{order['oid']}").json()) for order in settled]
+
+    def told(address: str) -> str:
+        record = record_of(history, address)
+        return f"{record.kept} of {record.kept + record.broken}" if record.kept + record.broken else "–"
+
+    page = window.open(where(shown, "nodes"))
+    column = page.locator("thead th").all_inner_texts().index("Kept")
+    rows = {}
+    for row in page.locator("tbody tr").all():
+        cells = row.locator("td, th").all()
+        href = cells[0].locator("a").get_attribute("href") or ""
+        rows[href.rpartition("/")[2], cells[1].inner_text()] = cells[column].inner_text()
+    judged = {address: cell for (address, role), cell in rows.items() if role != "aggregator"}
+    assert judged == {address: told(address) for address in judged}
+    wrong, silent = "0x" + who("validator2").hex(), "0x" + who("verifier3").hex()
+    assert judged[wrong] == "3 of 4" and judged[silent] == "–", "one of its scores was overturned"
+    page = window.open(f"#/accounts/{wrong}")
+    assert page.locator("dl.figures div", has_text="Kept").locator("dd").inner_text() == "3 of 4"
     assert window.errors == []
 
 

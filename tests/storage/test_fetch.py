@@ -30,6 +30,7 @@ from offchain.storage import (
     parse_link,
 )
 from offchain.storage.cid import DAG_PB, RAW, Cid
+from offchain.storage.fetch import MAX_UNDER_WAY
 from offchain.storage.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_LINKS, Child, _encode_node, build
 
 DATA = bytes(range(256)) * 3000
@@ -226,6 +227,103 @@ def test_a_download_that_cannot_be_written_is_a_typed_error(serve: Serve, tmp_pa
             tmp_path / "file" / "model",
             max_bytes=len(VARIED),
         )
+
+
+# Several at once -----------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Serves blocks, and holds each answer for a moment so that others may come; counts how many do."""
+
+    def __init__(self, blocks: dict[Cid, bytes]) -> None:
+        self._answer = serving(blocks)
+        self._lock = threading.Lock()
+        self._inside = 0
+        self.most = 0
+
+    def __call__(self, handler: BaseHTTPRequestHandler, text: str) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        time.sleep(0.1)
+        with self._lock:
+            self._inside -= 1
+        self._answer(handler, text)
+
+
+def long_file(leaves: int) -> tuple[bytes, Cid, dict[Cid, bytes]]:
+    """A file of leaves that differ."""
+    data = random.Random(7).randbytes(leaves * CHUNK_BYTES - 77)
+    return data, *build(data)
+
+
+def test_several_leaves_are_under_way_at_once_but_never_more_than_allowed(
+    serve: Serve, tmp_path: Path
+) -> None:
+    data, root, blocks = long_file(12)
+    for where in ("memory", "disk"):
+        crowd = Crowd(blocks)
+        server = serve(crowd)
+        if where == "memory":
+            assert fetch(root, [server.url], max_bytes=len(data)) == data
+        else:
+            fetch_file(root, [server.url], tmp_path / "model", max_bytes=len(data))
+            assert (tmp_path / "model").read_bytes() == data
+        assert crowd.most == MAX_UNDER_WAY > 1
+        assert sorted(server.asked) == sorted(map(str, blocks)), "nothing is asked for twice"
+
+
+def test_a_source_that_is_slow_with_a_block_is_asked_for_one_at_a_time(serve: Serve) -> None:
+    data, root, blocks = long_file(6)
+    crowd = Crowd(blocks)
+    server = serve(crowd)
+    assert fetch(root, [server.url], max_bytes=len(data), timeout_s=0.7) == data
+    assert crowd.most == 1 and len(server.asked) == len(blocks)
+
+
+def test_what_fails_while_others_are_under_way_decides_nothing(serve: Serve) -> None:
+    """A source that refuses a leaf while another is under way is used to the end, one at a time."""
+    data, root, blocks = long_file(8)
+    lock, honest = threading.Lock(), serving(blocks)
+
+    def answer(handler: BaseHTTPRequestHandler, text: str) -> None:
+        if not lock.acquire(blocking=False):
+            reply(handler, b"", 404)
+            return
+        try:
+            time.sleep(0.05)
+        finally:
+            lock.release()
+        honest(handler, text)
+
+    server = serve(answer)
+    assert fetch(root, [server.url], max_bytes=len(data)) == data
+    assert len(server.asked) < 2 * MAX_UNDER_WAY * len(blocks)
+
+
+def test_what_lies_on_the_disk_is_not_asked_for_early(serve: Serve, tmp_path: Path) -> None:
+    data, root, blocks = long_file(12)
+    (tmp_path / "model.part").write_bytes(data[: 6 * CHUNK_BYTES])
+    server = serve(Crowd(blocks))
+    fetch_file(root, [server.url], tmp_path / "model", max_bytes=len(data))
+    assert (tmp_path / "model").read_bytes() == data
+    leaves = [str(cid) for cid in blocks if cid != root]
+    assert sorted(server.asked) == sorted([str(root), *leaves[6:]])
+
+
+def test_a_source_that_is_busy_is_asked_again_and_one_that_stays_busy_is_given_up(serve: Serve) -> None:
+    refusals, honest = iter([True, True, False, True]), serving(VARIED_BLOCKS)
+
+    def answer(handler: BaseHTTPRequestHandler, text: str) -> None:
+        if next(refusals, False):
+            reply(handler, b"", 503)
+        else:
+            honest(handler, text)
+
+    assert fetch(VARIED_ROOT, [serve(answer).url], max_bytes=len(VARIED)) == VARIED
+    busy = serve(lambda handler, _: reply(handler, b"", 503))
+    assert "no whole block" in refused(busy, VARIED_ROOT, len(VARIED), timeout_s=1.5)
+    assert 1 < len(busy.asked) < 10
 
 
 # Bad days ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { el, section, table } from "./dom.js";
 import * as show from "./format.js";
+import { kept, records } from "./record.js";
 
 const ADDRESS = /^0x[0-9a-fA-F]{40}$/;
 let more = { account: "", pages: 0 };
@@ -32,7 +33,7 @@ function form(value) {
 export async function account(address, refresh, status) {
   if (!ADDRESS.test(address)) return ask("An address is 0x and 40 hex digits.");
   if (more.account !== address) more = { account: address, pages: 0 };
-  const known = await get(`/v1/accounts/${address}`);
+  const [known, past] = await Promise.all([get(`/v1/accounts/${address}`), records()]);
   const receipts = [...known.receipts];
   let next = known.receiptsNext;
   for (let page = 0; page < more.pages && next; page += 1) {
@@ -58,6 +59,7 @@ export async function account(address, refresh, status) {
         figure("Earned", show.tokens(show.sum(credit.map((line) => line.amountWei)), 4), "good-ink"),
         figure("Lost", show.tokens(show.sum(debit.map((line) => line.amountWei)), 4), debit.length ? "bad-ink" : ""),
         figure("Due next", show.tokens(show.sum(known.pending.map((line) => line.amountWei)), 4), ""),
+        figure("Kept", kept(past, known.account), ""),
         figure("Settlements", show.count(known.credits.length) + (known.creditsNext ? "+" : ""), "")),
       section("Why",
         table("Receipts", [

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { el, outside, section, table } from "./dom.js";
 import * as show from "./format.js";
+import { kept, records } from "./record.js";
 
 const MOST_PAGES = 20;
 const filter = { role: "", pages: 1 };
@@ -19,6 +20,7 @@ export async function nodes(refresh) {
     found.push(...answer.nodes);
     next = answer.next;
   } while (next && found.length < MOST_PAGES * 500);
+  const past = await records();
   const most = found.flatMap((node) => node.stakes).reduce((top, stake) => {
     const bonded = BigInt(stake.bondedWei);
     return bonded > top ? bonded : top;
@@ -31,6 +33,7 @@ export async function nodes(refresh) {
       bar(stake.bondedWei, most),
       show.tokens(stake.lockedWei, 2),
       BigInt(stake.unbondingWei) ? show.tokens(stake.unbondingWei, 2) : "–",
+      stake.role === "aggregator" ? "–" : kept(past, node.account),
       el("span", { class: "endpoints" }, endpoints(node.endpoint)),
     ]));
   const roles = ["provider", "validator", "verifier", "aggregator"];
@@ -39,7 +42,9 @@ export async function nodes(refresh) {
     body: [
       el("div", { class: "head" },
         el("div", {}, el("h1", {}, "Nodes"),
-          el("p", { class: "lead" }, `${show.count(found.length)} registered accounts and what each has at stake.`)),
+          el("p", { class: "lead" }, `${show.count(found.length)} registered accounts, what each has at stake, and of its `
+            + `claims, scores and challenges in the latest ${past ? show.count(past.orders) : "–"} settled orders those kept: `
+            + "opened, and not found wrong.")),
         el("p", { class: "filter" }, el("label", { for: "role-filter" }, "Role"),
           el("select", {
             id: "role-filter",
@@ -51,7 +56,7 @@ export async function nodes(refresh) {
           roles.map((role) => el("option", { value: role, selected: role === filter.role }, role))))),
       table("Nodes", [
         { label: "Account" }, { label: "Role" }, { label: "Stake, tokens" }, { label: "Locked", number: true },
-        { label: "Leaving", number: true }, { label: "Endpoint" },
+        { label: "Leaving", number: true }, { label: "Kept", number: true }, { label: "Endpoint" },
       ], rows, "Nobody is registered in this role."),
     ],
   };
