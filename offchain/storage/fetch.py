@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar
@@ -292,7 +292,9 @@ class _Ahead:
                 self._adapt()
                 return block
             self._at_once = 1
-            await self.stop()
+            # Given up, they would still keep the source busy while it is asked alone.
+            if await self._sources.awaited(asyncio.gather(*self._under_way.values())) is None:
+                await self.stop()
         block = await self._sources.block(cid)
         self._adapt()
         return block
@@ -352,8 +354,8 @@ class _Sources:
         self.took_s = self._now() - began_s
         return data if cid.names(data) else None
 
-    async def awaited(self, early: asyncio.Task[bytes | None]) -> bytes | None:
-        """What was asked for early, within the patience that the source has left."""
+    async def awaited(self, early: Awaitable[T]) -> T | None:
+        """What was asked for early, within the patience that the source has left; none if that ends."""
         began_s = self._now()
         try:
             async with asyncio.timeout(self._left_s):
