@@ -16,6 +16,7 @@ of all.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from aggregator.pbft.events import (
@@ -69,7 +70,7 @@ class Agreement:
 
     def __init__(self, members: Members, index: int | None, key: Key, limits: Limits | None = None) -> None:
         assert index is None or members.addresses[index] == key.address, "a replica signs with its key"
-        self.members = members
+        self.members = replace(members)  # its own memory of what it has checked
         self.index = OBSERVER if index is None else index
         """Place in the committee; `OBSERVER` for a node that follows it without a vote."""
         self.fence: int | None = None

@@ -9,12 +9,16 @@ Source: Castro and Liskov 1999, sections 3 and 4.2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from aggregator.pbft.messages import Committed, Prepared, StableCheckpoint, Vote, VoteKind, verify_vote
 from protocol.certificate import quorum
 from protocol.errors import ProtocolError
 from protocol.typed_data import Domain
+
+MAX_KNOWN_VOTES: Final = 16_384
+"""About 8 MiB. A view change of 30 members over 32 open batches shows 30 times the same 640 votes."""
 
 
 class InvalidProof(ProtocolError):
@@ -33,6 +37,8 @@ class Members:
     addresses: tuple[bytes, ...]
     epoch: int = 1
     base: tuple[int, bytes] | None = None
+    _known: dict[Vote, None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Votes whose signatures were right, the earliest first: they come again in proofs, from everybody."""
 
     @property
     def count(self) -> int:
@@ -54,8 +60,13 @@ class Members:
         return view % self.count
 
     def verify(self, vote: Vote) -> None:
-        """Raise `InvalidSignature` unless the named member signed the vote."""
+        """Raise `InvalidSignature` unless the named member signed the vote; looks at each vote once."""
+        if vote in self._known:
+            return
         verify_vote(self.domain, self.addresses, vote)
+        if len(self._known) >= MAX_KNOWN_VOTES:
+            del self._known[next(iter(self._known))]
+        self._known[vote] = None
 
     def verify_certificate(
         self, votes: Iterable[Vote], kind: VoteKind, view: int | None, sequence: int, digest: bytes, need: int

@@ -63,7 +63,8 @@ class _Few(Members):
 def _with_members(kind: type[Members]) -> type[Replica]:
     class Mutant(Replica):
         def __init__(self, members: Members, *rest: Any, **named: Any) -> None:
-            named_fields = {field.name: getattr(members, field.name) for field in dataclasses.fields(members)}
+            fields = [field.name for field in dataclasses.fields(members) if field.init]
+            named_fields = {name: getattr(members, name) for name in fields}
             super().__init__(kind(**named_fields), *rest, **named)
 
     return Mutant
