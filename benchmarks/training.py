@@ -4,7 +4,8 @@
 
 The plain loop is what one writes first and well: one jitted step with donated state, batches gathered on
 the device, optax's AdamW with clipped gradients, the loss fetched once at the end. PyTorch's is the same in
-its own terms. All train the same model on the same data in batches of 64; they take turns, medians of five.
+its own terms. All train the same model on the same data in batches of 64; they take turns, medians of five,
+in one process that keeps freed memory as the engine's does (`offchain/training/freed_memory.py`).
 The figure to reach is a ratio of at least 1 to both (design 12). Without PyTorch its column is empty.
 
 Source: design sections 8 and 12.
@@ -30,6 +31,7 @@ from offchain.data import Fragment
 from offchain.models.families import cnn, lstm, mlp, resnet, transformer
 from offchain.models.network import build
 from offchain.training.engine import TrainingConfig
+from offchain.training.freed_memory import keep_freed_memory
 from offchain.training.step import Data, Recipe, compiled, mean_loss, on_device, start
 from protocol.architecture import Architecture
 
@@ -143,6 +145,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="per family")
     parser.add_argument("--family", nargs="+", choices=tuple(FAMILIES), default=list(FAMILIES))
     arguments = parser.parse_args()
+    keep_freed_memory()
     rows = [measure(family, arguments.seconds) for family in arguments.family]
     print(f"{'family':14}{'ours':>10}{'plain JAX':>12}{'PyTorch':>10}{'ratios':>14}")
     for row in rows:

@@ -111,9 +111,11 @@ def main(specification: Path) -> int:
 
 def _train(specification: Specification, talk: _Conversation) -> None:
     from offchain.training.engine import Improvement, TrainingConfig, train, use_compilation_cache
+    from offchain.training.freed_memory import keep_freed_memory
     from offchain.training.parallel import Team, follow, join
     from offchain.training.task_files import read_task
 
+    keep_freed_memory()
     given = specification.team
     team = Team() if given is None else join(given.coordinator, given.processes, given.process)
     use_compilation_cache(specification.compiled)

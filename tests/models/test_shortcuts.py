@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from offchain.evaluation.quantise import EPSILON
 from offchain.models.layers import VOCABULARY
 from offchain.models.layers.normalisation import batch_norm
-from offchain.models.layers.rows import on_rows
-from protocol.architecture import Conv, MaxPool, Padding
+from offchain.models.layers.rows import RowsDense, on_rows
+from protocol.architecture import Conv, Gelu, MaxPool, Padding
 
 PADDINGS = st.sampled_from(["SAME", "VALID"])
 STRIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -29,11 +30,13 @@ def array(*shape: int, seed: int = 0) -> jax.Array:
 
 def same(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], *given: Any) -> None:
     """Values and gradients agree but for rounding."""
-    assert np.allclose(ours(*given), theirs(*given), rtol=1e-4, atol=1e-4)
-    weights = array(*theirs(*given).shape, seed=1)
+    mine, other = jax.jit(ours)(*given), jax.jit(theirs)(*given)
+    assert np.allclose(mine, other, rtol=1e-4, atol=1e-4)
+    weights = array(*other.shape, seed=1)
     everything = tuple(range(len(given)))
     found, expected = (
-        jax.grad(lambda *given, f=f: jnp.vdot(f(*given), weights), everything)(*given) for f in (ours, theirs)
+        jax.jit(jax.grad(lambda *given, f=f: jnp.vdot(f(*given), weights), everything))(*given)
+        for f in (ours, theirs)
     )
     for mine, other in zip(found, expected, strict=True):
         assert np.allclose(mine, other, rtol=1e-3, atol=1e-3)
@@ -57,6 +60,28 @@ def test_convolutions_of_few_columns(
         lambda x, k: plain.apply({"params": {"kernel": k}}, x),
         x,
         weights,
+    )
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from([1, 3, 12, 16]),
+    st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    STRIDES,
+    PADDINGS,
+)
+def test_convolutions_of_many_channels_have_their_gradients(
+    count: int, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], padding: Padding
+) -> None:
+    layer = Conv(features=4, kernel=kernel, strides=strides, padding=padding, use_bias=False)
+    plain: Any = linen.Conv(4, kernel, strides, padding, use_bias=False)
+    module: Any = VOCABULARY["conv"].module(layer, "conv", True)
+    same(
+        lambda x, k: module.apply({"params": {"kernel": k}}, x),
+        lambda x, k: plain.apply({"params": {"kernel": k}}, x),
+        array(count, *size, 17),
+        array(*kernel, 17, 4),
     )
 
 
@@ -90,3 +115,33 @@ def test_batch_norm_has_the_gradient_of_its_definition(rows: int) -> None:
 def test_rows_are_what_their_layer_makes_of_each(shape: tuple[int, ...]) -> None:
     kernel = array(4, 6)
     same(lambda x, k: on_rows(lambda rows: rows @ k)(x), lambda x, k: x @ k, array(*shape), kernel)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_dense_layers(shape: tuple[int, ...], use_bias: bool) -> None:
+    ours: Any = RowsDense(7, use_bias)
+    theirs: Any = linen.Dense(7, use_bias=use_bias)
+    first = jax.random.key(0)
+    fresh = [module.init(first, jnp.zeros((1, 5))) for module in (ours, theirs)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *fresh))
+    given = (array(*shape), array(5, 7, seed=2), *([array(7, seed=3)] if use_bias else []))
+
+    def parameters(kernel: jax.Array, *bias: jax.Array) -> dict[str, Any]:
+        return {"params": dict(zip(("kernel", "bias"), (kernel, *bias), strict=False))}
+
+    same(
+        lambda x, *own: on_rows(lambda rows: ours.apply(parameters(*own), rows))(x),
+        lambda x, *own: theirs.apply(parameters(*own), x),
+        *given,
+    )
+
+
+def test_gelu_in_training_is_that_of_scoring() -> None:
+    x = jnp.linspace(-12, 12, 4001)
+    same(VOCABULARY["gelu"].module(Gelu(), "gelu", True), partial(linen.gelu, approximate=False), x)
+    assert np.allclose(
+        jax.grad(lambda x: VOCABULARY["gelu"].module(Gelu(), "gelu", True)(x).sum())(x),
+        jax.grad(lambda x: linen.gelu(x, approximate=False).sum())(x),
+        atol=1e-6,
+    )

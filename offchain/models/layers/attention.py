@@ -41,7 +41,7 @@ from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURV
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot
 from offchain.models.layers.kind import LayerKind, Module
-from offchain.models.layers.rows import on_rows
+from offchain.models.layers.rows import on_rows, plus
 from protocol.architecture import MAX_POSITIONS, CausalAttention, Shape
 
 SCORE_BITS: Final = 30
@@ -100,8 +100,8 @@ class CausalAttentionModule(linen.Module):
         out_kernel = self.param("out_kernel", small, (features, features))
         out_bias = self.param("out_bias", linen.initializers.zeros, (features,))
         inward, outward = (
-            on_rows(lambda rows: rows @ kernel + bias),
-            on_rows(lambda rows: rows @ out_kernel + out_bias),
+            on_rows(lambda rows: plus(rows @ kernel, bias)),
+            on_rows(lambda rows: plus(rows @ out_kernel, out_bias)),
         )
         split = (*x.shape[:2], 3, self.heads, features // self.heads)
         query, key, value = jnp.moveaxis(inward(x).reshape(split), 2, 0)

@@ -8,8 +8,10 @@ Source: docs/exact-1.md, "Curves"; design section 7.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen
 
@@ -67,6 +69,24 @@ class TanhKind(_CurveKind[Tanh]):
         return jnp.tanh
 
 
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    """Gelu for training, by way of ``erf``: cheaper than the ``erfc`` of Flax's, which keeps more bits where
+    ``x`` is far below zero and the result next to nothing."""
+    return x * _normal(x)
+
+
+def _normal(x: jax.Array) -> jax.Array:
+    return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
+
+
+@gelu.defjvp
+def _gelu_derivative(at: tuple[jax.Array], change: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = at, change
+    whole, density = _normal(x), jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return x * whole, (whole + x * density) * dx
+
+
 class _GatedKind(LayerKind[L]):
     """``x * curve(x)`` for a curve with ``f(-x) = 1 - f(x)``."""
 
@@ -96,7 +116,7 @@ class GeluKind(_GatedKind[Gelu]):
     curve = curves.NORMAL
 
     def module(self, layer: Gelu, name: str, training: bool) -> Module:
-        return lambda x: linen.gelu(x, approximate=False)
+        return gelu if training else (lambda x: linen.gelu(x, approximate=False))
 
 
 class SiluKind(_GatedKind[Silu]):

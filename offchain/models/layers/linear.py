@@ -27,8 +27,9 @@ from offchain.evaluation.arithmetic_jax import Traced
 from offchain.evaluation.bounds import Contraction, Way, plan_contraction
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot, finish, sums_of
+from offchain.models.layers.kernel_gradient import convolve
 from offchain.models.layers.kind import LayerKind, Module
-from offchain.models.layers.rows import on_rows
+from offchain.models.layers.rows import RowsDense, on_rows
 from protocol.architecture import Conv, Dense, DepthwiseConv, Padding, Shape
 
 
@@ -46,7 +47,7 @@ class DenseKind(LayerKind[Dense]):
         return plan_contraction(prepared.weight, limit, way.weights), ACTIVATION_LIMIT
 
     def module(self, layer: Dense, name: str, training: bool) -> Module:
-        return on_rows(linen.Dense(layer.features, use_bias=layer.use_bias, name=name))
+        return on_rows(RowsDense(layer.features, layer.use_bias, name=name))
 
     def specification(self, layer: Dense, prepared: Linear, *inputs: Activations) -> Activations:
         return arithmetic.normalise(*dense(inputs[0], prepared))
@@ -86,8 +87,10 @@ def _convolution(layer: Conv) -> Callable[..., jax.Array]:
     """
 
     def compute(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
-        if jax.default_backend() != "cpu" or math.prod(kernel.shape[:3]) > _FEW_COLUMNS:
+        if jax.default_backend() != "cpu":
             return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
+        if math.prod(kernel.shape[:3]) > _FEW_COLUMNS:
+            return convolve(x, kernel, *arguments, **options)
         padded = jnp.pad(x, ((0, 0), *_borders(x.shape, layer), (0, 0)))
         columns = jnp.concatenate([place for place, _ in _taps(padded, kernel, layer)], axis=-1)
         return on_rows(lambda rows: rows @ kernel.reshape(-1, layer.features))(columns)

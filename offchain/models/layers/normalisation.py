@@ -37,7 +37,7 @@ from offchain.evaluation.quantise import (
     quantise_vector,
 )
 from offchain.models.layers.kind import LayerKind, Module
-from offchain.models.layers.rows import on_rows
+from offchain.models.layers.rows import on_rows, weighted_sum
 from protocol.architecture import BatchNorm, LayerNorm, RmsNorm, Shape
 
 _ROOT_BITS: Final = 52
@@ -52,9 +52,7 @@ Statistics = tuple[jax.Array, jax.Array]
 
 
 def _mean_row(rows: jax.Array) -> jax.Array:
-    """The mean over ``[rows, channels]``, as a product: XLA's CPU backend sums columns on one core alone."""
-    share = jnp.full((1, len(rows)), 1 / len(rows), rows.dtype)
-    return jnp.matmul(share, rows, precision=jax.lax.Precision.HIGHEST)[0]
+    return weighted_sum(rows, 1 / len(rows))
 
 
 @jax.custom_vjp
