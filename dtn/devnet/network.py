@@ -61,12 +61,12 @@ FUNDS: Final = {
 
 GOVERNANCE: Final = Governance(
     voting_delay_s=2,
-    voting_period_s=45,
+    voting_period_s=120,
     late_quorum_s=5,
     timelock_s=5,
     proposal_threshold_wei=TOKEN_WEI,
 )
-"""A vote takes a minute: enough to type it, or for a busy machine to start a command three times."""
+"""A vote takes two minutes: enough to type it, or for a busy machine to start a few commands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +149,11 @@ class Devnet:
         """The contracts as a participant uses them."""
         file = self.network()
         return ChainClient(Web3(HTTPProvider(file.rpc_url)), file.address_book, self.key(name))
+
+    def let_chain_time_pass(self, seconds: int) -> None:
+        """The chain's clock leaps: votes and delays end sooner. The ledger keeps its own time."""
+        rpc = self.chain("treasury").web3.provider
+        rpc.make_request("evm_increaseTime", [seconds])  # type: ignore[arg-type]
 
     # Up --------------------------------------------------------------------------------------------
 

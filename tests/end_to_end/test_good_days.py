@@ -58,7 +58,7 @@ def driver(home: Path, receiver: Receiver) -> Iterator[Driver]:
 @pytest.fixture(scope="module")
 def two_orders(driver: Driver) -> tuple[str, str]:
     """Two orders at once, one for each family."""
-    return driver.put(train_s=50, validate_s=18), driver.put(train_s=50, validate_s=18, family="cnn")
+    return driver.put(train_s=80, validate_s=25), driver.put(train_s=80, validate_s=25, family="cnn")
 
 
 @pytest.fixture(scope="module")

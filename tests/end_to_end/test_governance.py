@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dtn.devnet import Devnet, Shape
+from dtn.devnet.network import GOVERNANCE
 from tests.end_to_end.driving import Driver, conserved, dtn, dtn_json, until
 
 pytestmark = pytest.mark.end_to_end
@@ -44,6 +45,7 @@ def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver:
     early = dtn("dao", "execute", number, home=home)
     assert early.returncode != 0 and "only one that succeeded" in early.stderr
     dtn_json("dao", "vote", number, "for", home=home)
+    driver.devnet.let_chain_time_pass(GOVERNANCE.voting_period_s)
     until("the vote is won", lambda: state_of(home, number) == "succeeded", driver.devnet)
     assert dtn_json("dao", "execute", number, home=home)["state"] == "queued"
     until(

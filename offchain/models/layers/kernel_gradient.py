@@ -18,13 +18,15 @@ import jax.numpy as jnp
 
 _PARTS: Final = 8
 """More parts cost more to start and to compile than they save."""
+_LEAST_VALUES: Final = 1 << 18
+"""Of a batch's inputs. With fewer the steps are short, and to compile the parts takes twice as long."""
 _MOST_CHANNELS: Final = 64
 """Beyond that the product that finishes the inputs costs too much beside the convolution."""
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
     """``jax.lax.conv_general_dilated`` of ``[n, height, width, channels]``, with that gradient."""
-    if x.shape[-1] > _MOST_CHANNELS:
+    if x.shape[-1] > _MOST_CHANNELS or x.size < _LEAST_VALUES:
         return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
