@@ -178,7 +178,7 @@ def test_what_the_page_on_using_a_network_shows_works_on_this_one(stranger: Stra
     assert run >= 9
     task = (ROOT / "examples" / "digits.yaml").read_text(encoding="utf-8")
     (stranger.folder / "examples").mkdir()
-    longer = task.replace("train_s: 20", "train_s: 45").replace("validate_s: 8", "validate_s: 12")
+    longer = task.replace("train_s: 20", "train_s: 90").replace("validate_s: 8", "validate_s: 25")
     (stranger.folder / "examples" / "digits.yaml").write_text(longer, encoding="utf-8")
     program = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)[0]
     (stranger.folder / "using.py").write_text(program, encoding="utf-8")
