@@ -43,6 +43,20 @@ def same(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], *give
         assert np.allclose(mine, other, rtol=1e-3, atol=1e-3)
 
 
+def test_small_batches_are_not_cut_into_parts() -> None:
+    """Their steps are short, and the compiler would take twice as long."""
+    layer = Conv(features=4, kernel=(3, 3), strides=(1, 1), padding="SAME", use_bias=False)
+    module: Any = VOCABULARY["conv"].module(layer, "conv", True)
+
+    def convolutions(x: jax.Array) -> int:
+        """In the program of the kernel's gradient."""
+        kernel = jnp.zeros((3, 3, 16, 4))
+        loss = jax.grad(lambda k: module.apply({"params": {"kernel": k}}, x).sum())
+        return str(jax.make_jaxpr(loss)(kernel)).count("conv_general_dilated[")
+
+    assert convolutions(jnp.zeros((64, 8, 8, 16))) <= 2 < convolutions(jnp.zeros((64, 28, 28, 16)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
