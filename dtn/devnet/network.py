@@ -150,11 +150,6 @@ class Devnet:
         file = self.network()
         return ChainClient(Web3(HTTPProvider(file.rpc_url)), file.address_book, self.key(name))
 
-    def let_chain_time_pass(self, seconds: int) -> None:
-        """The chain's clock leaps: votes and delays end sooner. The ledger keeps its own time."""
-        rpc = self.chain("treasury").web3.provider
-        rpc.make_request("evm_increaseTime", [seconds])  # type: ignore[arg-type]
-
     # Up --------------------------------------------------------------------------------------------
 
     def up(self, shape: Shape) -> None:

@@ -76,6 +76,12 @@ class Driver:
         )
         return path
 
+    def let_chain_time_pass(self, seconds: int) -> None:
+        """The chain's clock leaps, so that votes end sooner; the ledger keeps its own time."""
+        provider: Any = self.devnet.chain("treasury").web3.provider
+        answer = provider.make_request("evm_increaseTime", [seconds])
+        assert "error" not in answer, answer
+
     def put(self, **windows: Any) -> str:
         """Place an order; returns its OID in hex."""
         return "0x" + self.place(**windows).oid.hex()

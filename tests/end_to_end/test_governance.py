@@ -45,7 +45,7 @@ def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver:
     early = dtn("dao", "execute", number, home=home)
     assert early.returncode != 0 and "only one that succeeded" in early.stderr
     dtn_json("dao", "vote", number, "for", home=home)
-    driver.devnet.let_chain_time_pass(GOVERNANCE.voting_period_s)
+    driver.let_chain_time_pass(GOVERNANCE.voting_period_s)
     until("the vote is won", lambda: state_of(home, number) == "succeeded", driver.devnet)
     assert dtn_json("dao", "execute", number, home=home)["state"] == "queued"
     until(
