@@ -132,6 +132,7 @@ class Service:
             uvicorn.Config(
                 app,
                 lifespan="off",
+                log_config=None,  # its own would write lines that are not like ours
                 log_level="warning",
                 access_log=False,
                 limit_concurrency=512,

@@ -43,7 +43,13 @@ class HttpServer:
             ) from reason
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, limit_concurrency=MAX_CONNECTIONS, lifespan="off"
+            app,
+            # Its own configuration would close everybody's handlers, and write lines in a form of its own.
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            lifespan="off",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)

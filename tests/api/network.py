@@ -113,7 +113,12 @@ class Network:
     async def served(self) -> AsyncIterator[str]:
         """The API on a real socket; its URL."""
         config = uvicorn.Config(
-            self.app, port=0, lifespan="off", log_level="error", timeout_graceful_shutdown=1
+            self.app,
+            port=0,
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())

@@ -117,7 +117,9 @@ def test_aggregators_that_are_down_are_passed_over(tmp_path: Path) -> None:
 @contextlib.asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """An app on a socket."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="critical"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, lifespan="off", log_config=None, log_level="critical")
+    )
     serving = asyncio.create_task(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from protocol.logs import MAX_MESSAGE_CHARS, BadLogFormat, JsonFormatter, TextFormatter, about, configure
 
 FORMATTER = JsonFormatter()
+ROOT = Path(__file__).parents[2]
+ROOMS = ("aggregator", "benchmarks", "dtn", "examples", "offchain", "protocol", "scripts", "tests")
 
 
 def line(message: str, *arguments: object, error: BaseException | None = None) -> str:
@@ -89,3 +93,40 @@ def test_a_command_logs_json_when_told() -> None:
     )
     told = json.loads(done.stderr)
     assert (told["message"], told["oid"], told["logger"]) == ("hello", "0xab", "dtn")
+
+
+SERVE = """
+import socket
+from fastapi import FastAPI
+from offchain.serving import HttpServer
+from protocol.logs import configure
+
+configure(form="json")
+server = HttpServer(FastAPI(), "test")
+server.start()
+with socket.create_connection(server._socket.getsockname()) as stranger:
+    stranger.sendall(b"\\x00 no HTTP\\r\\n\\r\\n")
+    stranger.recv(1000)
+server.stop()
+"""
+"""A server, and a stranger who speaks no HTTP to it, of which the HTTP library warns."""
+
+
+def test_what_the_server_s_library_tells_is_a_line_like_any_other() -> None:
+    done = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True, timeout=60)
+    assert [json.loads(line)["logger"] for line in done.stderr.splitlines()] == ["uvicorn.error"]
+
+
+def test_no_server_closes_the_handlers_of_others() -> None:
+    """Uvicorn's default configuration of logs closes all handlers there are, some with the file beneath."""
+    calls = [
+        (path, node)
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("uvicorn.Config", "uvicorn.run")
+    ]
+    assert len(calls) >= 2
+    for path, call in calls:
+        given = {each.arg: ast.unparse(each.value) for each in call.keywords}
+        assert given.get("log_config") == "None", f"{path.relative_to(ROOT)}:{call.lineno}"
