@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -34,7 +35,11 @@ TICK_S: Final = 0.05
 ORIGIN_PERIOD_S: Final = 0.5
 MAX_WAITERS: Final = 4_096
 """Requests that may wait for an outcome at once; further ones are told at once that it is not there yet."""
+MAX_GUESTS: Final = 256
+"""Requests with transactions that wait for their turn before further ones are refused."""
 MAX_STEP_EVENTS: Final = 256
+TURN: Final = 64
+"""Transactions that are looked at between two rounds of votes, some milliseconds' work."""
 
 
 def now_ms() -> int:
@@ -52,6 +57,9 @@ class Aggregator(Member):
         self.inbox = Inbox()
         self._arrived = asyncio.Event()
         self._unyielded = 0
+        self._guests: deque[tuple[asyncio.Future[None], int]] = deque()
+        """Requests from the public that wait for their `turn`, and how much they bring."""
+        self._guests_served = False
         self._waiters: dict[bytes, list[asyncio.Future[OrderedResult]]] = {}
         self._waiting_count = 0
         self.on_applied: Callable[[Committed, Applied], None] | None = None
@@ -107,6 +115,8 @@ class Aggregator(Member):
                 self._arrived.set()
             else:
                 self.post(event)
+        if self.intake:
+            self._arrived.set()
         self._unyielded += 1
         if self._unyielded >= MAX_STEP_EVENTS:
             # A socket that always has more would keep the replica from ever running.
@@ -114,15 +124,41 @@ class Aggregator(Member):
             await asyncio.sleep(0)
 
     async def _consume(self) -> None:
+        """Rounds of what consensus brings, and between them a turn for what was forwarded and for a guest."""
         while True:
             await self._arrived.wait()
-            events = self.inbox.take(MAX_STEP_EVENTS)
-            if not self.inbox:
-                self._arrived.clear()
             self.now_ms = now_ms()
-            self.round(events)
+            events = self.inbox.take(MAX_STEP_EVENTS)
+            if self.look_at_forwarded(TURN) or events or self._guests_served:
+                self.round(events)
+            self._guests_served = self._serve_guests()
+            if not (self.inbox or self.intake or self._guests or self._guests_served):
+                self._arrived.clear()
             # Let sockets and the API breathe between rounds.
             await asyncio.sleep(0)
+
+    def _serve_guests(self) -> bool:
+        """Let the next guests in, as many as bring `TURN` transactions; whether there were any."""
+        room, served = TURN, False
+        while self._guests and room > 0:
+            guest, size = self._guests.popleft()
+            if not guest.done():  # otherwise the request was given up
+                guest.set_result(None)
+                room, served = room - size, True
+        return served
+
+    async def turn(self, size: int) -> None:
+        """Wait for a moment between two rounds to take in ``size`` transactions, at most `TURN`."""
+        assert size <= TURN
+        guest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._guests.append((guest, size))
+        self._arrived.set()
+        await guest
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many wait for their turn that the public should come back later."""
+        return len(self._guests) >= MAX_GUESTS
 
     # Chain -----------------------------------------------------------------------------------------
 

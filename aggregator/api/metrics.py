@@ -119,6 +119,9 @@ class AggregatorCollector(Collector):
         oldest_ms = node.mempool.oldest_ms
         waited_s = 0.0 if oldest_ms is None else max(0, now_ms() - oldest_ms) / 1000
         yield _gauge("dtn_inbox_waiting", "Messages and events that wait for the replica.", len(node.inbox))
+        yield _gauge(
+            "dtn_intake_waiting", "Forwarded transactions that were not looked at yet.", len(node.intake)
+        )
         dropped = sum(node.inbox.dropped.values())
         yield _counter("dtn_inbox_dropped", "Messages of members whose queue was full.", dropped)
         yield _gauge("dtn_pool_oldest_seconds", "How long the oldest of them has waited.", waited_s)

@@ -20,7 +20,7 @@ from aggregator.ledger.transition import ACCEPTED
 from aggregator.member.execution import OrderedResult
 from aggregator.member.mempool import PoolFull
 from aggregator.member.pooling import Submitted
-from aggregator.node import Aggregator
+from aggregator.node import TURN, Aggregator
 from aggregator.pbft.messages import MAX_FORWARDED
 from protocol import tracing
 from protocol.certificate import certificate_to_json
@@ -75,6 +75,8 @@ def add_writes(app: FastAPI, node: Aggregator) -> None:
     ) -> Response:
         """Send a signed transaction; with ``wait_s`` the answer says what became of it."""
         began_s, document = time.time(), await _body(request)
+        _require_room(node)
+        await node.turn(1)
         tx_id, refusal = _admit(node, document)
         if tracing.enabled():
             _trace(document, tx_id, began_s, refusal)
@@ -95,7 +97,13 @@ def add_writes(app: FastAPI, node: Aggregator) -> None:
     async def submit_batch(request: Request) -> Response:
         """Send many signed transactions; the answers stand in the same order, each with its own outcome."""
         items = await _batch(request)
-        return fresh({"transactions": [_submitted(node, item) for item in node.offer_all(items)]}, 202)
+        answers: list[Submitted] = []
+        _require_room(node)
+        for start in range(0, len(items), TURN):
+            part = items[start : start + TURN]
+            await node.turn(len(part))
+            answers += node.offer_all(part)
+        return fresh({"transactions": [_submitted(node, item) for item in answers]}, 202)
 
     @app.get("/v1/transactions/{tx_id}", response_model=schema.TransactionAnswer)
     async def transaction(tx_id: TxId) -> Response:
@@ -105,6 +113,11 @@ def add_writes(app: FastAPI, node: Aggregator) -> None:
         if ordered is None and wanted not in node.mempool:
             raise ApiError(404, "UnknownTransaction", f"no transaction {tx_id} is known here")
         return fresh(_transaction(node, wanted, ordered))
+
+
+def _require_room(node: Aggregator) -> None:
+    if node.crowded:
+        raise ApiError(429, "PoolFull", "too many requests are waiting; try again in a few seconds")
 
 
 async def _batch(request: Request) -> list[bytes]:

@@ -1,10 +1,9 @@
 """The way out: one connection to one peer, dialled again and again, and what waits to leave on it.
 
-Bounds: `MAX_QUEUED` messages and `MAX_QUEUED_BYTES` wait per peer; what finds no room is dropped and counted
-(consensus repeats what matters). Messages wait as they were encoded, once for all peers, and are encrypted
-when the system takes them: at the end of the loop's turn, and small ones together. A connection that ends is
-dialled anew after `FIRST_REDIAL_S`, doubling up to `MAX_REDIAL_S`: a peer refuses us until it has read our
-registration.
+What finds no room (`waiting`) is dropped and counted: consensus repeats what matters. Messages are encrypted
+when the system takes them: at the end of the loop's turn, and small ones together; the system holds back
+little that it cannot send, so that votes need not wait behind it. A connection that ends is dialled anew
+after `FIRST_REDIAL_S`, doubling up to `MAX_REDIAL_S`: a peer refuses us until it has read our registration.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import asyncio
 import logging
 import random
 import socket
-from collections import Counter, deque
+from collections import Counter
 from typing import Final
 
 from OpenSSL import SSL
@@ -21,14 +20,12 @@ from OpenSSL import SSL
 from aggregator.links.address import Resolver, parse
 from aggregator.links.errors import LinkBroken, OtherVersion
 from aggregator.links.handshake import Handshake, Steps, prepare
-from aggregator.links.tls import MAX_DATA_BYTES, MAX_RECORDS, Channel
+from aggregator.links.tls import MAX_RECORDS, Channel
+from aggregator.links.waiting import Waiting
 from protocol.version import Versions
 
 log = logging.getLogger(__name__)
 
-MAX_QUEUED: Final = 4096
-MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
-"""A larger message finds room in an empty queue only."""
 MAX_FLUSHED: Final = 64
 """Records that leave for one peer before others get a turn."""
 FIRST_REDIAL_S: Final = 0.1
@@ -71,10 +68,7 @@ class WayOut:
         self._where = parse(address)
         self._peer_key = peer_key
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._offset = 0
-        """Of the first frame in the queue, so many bytes have been encrypted."""
+        self._waiting = Waiting()
         self._leaving: bytes | memoryview = b""
         """Encrypted, not taken by the system yet."""
         self._watching = False
@@ -92,16 +86,11 @@ class WayOut:
 
     # Sending ---------------------------------------------------------------------------------------
 
-    def send(self, frame: bytes) -> bool:
-        """Send a frame soon; whether there was room for it."""
-        if not self._queue:
-            if self._socket is not None and not self._leaving:
-                self._dialler.flush_soon(self)
-        elif len(self._queue) >= MAX_QUEUED or self._queued_bytes + len(frame) > MAX_QUEUED_BYTES:
-            return False
-        self._queue.append(frame)
-        self._queued_bytes += len(frame)
-        return True
+    def send(self, frame: bytes, *, bulk: bool) -> bool:
+        """Send a frame soon, ``bulk`` after what is more urgent; whether there was room for it."""
+        if not self._waiting and self._socket is not None and not self._leaving:
+            self._dialler.flush_soon(self)
+        return self._waiting.put(frame, bulk=bulk)
 
     def flush(self) -> None:
         """Give the system what waits, as long as it takes it."""
@@ -109,7 +98,7 @@ class WayOut:
             if self._socket is None or self._channel is None:
                 return  # what waits leaves on the next connection
             if not self._leaving:
-                if not self._queue:
+                if not self._waiting:
                     self._watch_room(False)
                     return
                 if self._channel.records >= MAX_RECORDS:
@@ -117,7 +106,7 @@ class WayOut:
                     return
             try:
                 if not self._leaving:
-                    self._leaving = self._channel.encrypt(self._next_piece())
+                    self._leaving = self._channel.encrypt(self._waiting.next_piece())
                 sent = self._socket.send(self._leaving)
             except (BlockingIOError, InterruptedError):
                 break
@@ -135,25 +124,6 @@ class WayOut:
                 self._loop.add_writer(self._socket, self.flush)
             else:
                 self._loop.remove_writer(self._socket)
-
-    def _next_piece(self) -> bytes | memoryview:
-        """Takes as much from the queue as one record carries."""
-        first, start = self._queue[0], self._offset
-        if len(first) - start > MAX_DATA_BYTES:
-            self._offset += MAX_DATA_BYTES
-            return memoryview(first)[start : self._offset]
-        piece, self._offset = first[start:] if start else first, 0
-        size, several = len(piece), [piece]
-        self._drop_first()
-        while self._queue and size + len(self._queue[0]) <= MAX_DATA_BYTES:
-            size += len(self._queue[0])
-            several.append(self._drop_first())
-        return piece if len(several) == 1 else b"".join(several)
-
-    def _drop_first(self) -> bytes:
-        frame = self._queue.popleft()
-        self._queued_bytes -= len(frame)
-        return frame
 
     # Connecting ------------------------------------------------------------------------------------
 
@@ -216,7 +186,8 @@ class WayOut:
                 self._loop.remove_writer(connection)
                 self._socket = self._channel = None
                 # A new connection begins with a whole frame; what the system did not take is lost.
-                self._leaving, self._offset, self._watching = b"", 0, False
+                self._waiting.begin_again()
+                self._leaving, self._watching = b"", False
         return self._loop.time() - began_s
 
     def _end(self) -> None:

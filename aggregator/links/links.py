@@ -5,8 +5,8 @@ dialled and arrive on those that it accepted. Both ends prove their link keys, a
 says which member a message is from, whatever it claims. Who is not registered any more is cut off at once,
 both ways.
 
-The parts: `keys` and `tls` say who somebody is, `dialling` sends, `listening` lets in, `reading` takes in;
-each names its bounds.
+The parts: `keys` and `tls` say who somebody is, `waiting` and `dialling` send, `listening` lets in, `reading`
+takes in; each names its bounds.
 """
 
 from __future__ import annotations
@@ -28,12 +28,21 @@ from aggregator.links.keys import LinkKey
 from aggregator.links.listening import Door
 from aggregator.links.reading import WaysIn
 from aggregator.links.tls import context_for
-from aggregator.pbft.messages import LinkMessage, decode_message, encode_message
+from aggregator.pbft.messages import (
+    CommittedBatches,
+    Forward,
+    LinkMessage,
+    SnapshotPart,
+    decode_message,
+    encode_message,
+)
 from protocol.errors import InvalidEncoding
 from protocol.version import SUPPORTED, Versions
 
 log = logging.getLogger(__name__)
 
+BULK: Final = (Forward, SnapshotPart, CommittedBatches)
+"""What is much at times, and can wait for votes."""
 SILENCE_S: Final = 10.0
 """A peer not heard from for so long gets a new connection."""
 
@@ -143,22 +152,22 @@ class Links:
 
     def send(self, to: int, message: LinkMessage) -> None:
         """Send a message to one member, or queue it; never blocks."""
-        self.send_encoded(to, encode_message(message))
+        self.send_encoded(to, encode_message(message), bulk=isinstance(message, BULK))
 
     def broadcast(self, message: LinkMessage) -> None:
         """Send a message to all other members; encoded once."""
-        data = frame(encode_message(message))
+        data, bulk = frame(encode_message(message)), isinstance(message, BULK)
         for way_out in self._ways_out.values():
-            self._send(way_out, data)
+            self._send(way_out, data, bulk)
 
-    def send_encoded(self, to: int, data: bytes) -> None:
-        """Send a message's bytes to one member, or queue them; never blocks."""
+    def send_encoded(self, to: int, data: bytes, *, bulk: bool = False) -> None:
+        """Send a message's bytes to one member, or queue them; never blocks. ``bulk`` can wait for votes."""
         way_out = self._ways_out.get(to)
         if way_out is not None:
-            self._send(way_out, frame(data))
+            self._send(way_out, frame(data), bulk)
 
-    def _send(self, way_out: WayOut, data: bytes) -> None:
-        self.counters["sent" if way_out.send(data) else "dropped_full_queue"] += 1
+    def _send(self, way_out: WayOut, data: bytes, bulk: bool) -> None:
+        self.counters["sent" if way_out.send(data, bulk=bulk) else "dropped_full_queue"] += 1
 
     async def receive(self) -> list[tuple[int, LinkMessage]]:
         """The well-formed messages that have arrived, at least one, each with the member it is from."""

@@ -27,6 +27,7 @@ from aggregator.member.assembly import Assembly
 from aggregator.member.checkpoints import Checkpoints
 from aggregator.member.closing import Closing
 from aggregator.member.history import History
+from aggregator.member.intake import Intake
 from aggregator.member.mempool import Mempool
 from aggregator.member.proposals import block_of
 from aggregator.member.state_transfer import StateTransfer
@@ -103,6 +104,7 @@ class Execution:
         self.committees: dict[int, tuple[bytes, ...]] = {members.epoch: members.addresses}
         """Committees by epoch, as the chain has named them so far; the shell keeps this up to date."""
         self.mempool = Mempool()
+        self.intake = Intake()
         self.counters = Counters()
         self.accusations = Accusations(members.domain, key)
         self.results: dict[bytes, OrderedResult] = {}
@@ -115,7 +117,7 @@ class Execution:
         self._key = key
         self._journal = journal
         self._send = send
-        self._assembly = Assembly(self.mempool.body)
+        self._assembly = Assembly(lambda content: self.mempool.body(content) or self.intake.body(content))
         self._held: list[Held] = []
         # The window may hold so many checkpoints above the stable one.
         self.checkpoints = Checkpoints(2 + self._limits.window // self._limits.checkpoint_interval)

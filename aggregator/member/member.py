@@ -33,6 +33,7 @@ from aggregator.pbft.events import (
     Validate,
 )
 from aggregator.pbft.messages import (
+    MAX_FORWARDED,
     Bodies,
     CheckpointProof,
     FetchBodies,
@@ -101,7 +102,10 @@ class Member(Ordering):
     def receive(self, sender: int, message: LinkMessage, now_ms: int) -> None:
         """Take in what arrived from another member, save report signatures (see `aggregator.service`)."""
         self.now_ms = now_ms
-        self.round(deque(self.take(sender, message)))
+        events = deque(self.take(sender, message))
+        while self.look_at_forwarded(MAX_FORWARDED):
+            pass
+        self.round(events)
 
     def take(self, sender: int, message: LinkMessage) -> list[Event]:
         """The events for the replica that a message leads to; what is for others here is dealt with."""
@@ -113,7 +117,7 @@ class Member(Ordering):
             ):
                 return self._close(sender, self._closing, checkpoint.proof)
             case Forward(transactions=items):
-                self._take_forwarded(sender, items)
+                self._queue_forwarded(sender, items)
                 return self._bodies_arrived(items)
             case Bodies(transactions=transactions):
                 return self._bodies_arrived(transactions)

@@ -111,7 +111,28 @@ class Pooling(Execution):
             return tx_id, known.result
         return tx_id, TransactionResult(tx_id=tx_id, code=refusal.code, reason=str(refusal))
 
-    def _take_forwarded(self, sender: int, items: tuple[bytes, ...]) -> None:
+    def _queue_forwarded(self, sender: int, items: tuple[bytes, ...]) -> None:
+        """Keep what a member forwarded until `look_at_forwarded` has a moment for it."""
+        if self.outdated or self._forwarders.muted(sender, self.now_ms):
+            self.counters.events["forwards_ignored"] += len(items)
+            return
+        dropped = self.intake.put(sender, items)
+        if dropped:
+            self.counters.events["forwards_dropped"] += dropped
+
+    def look_at_forwarded(self, limit: int) -> bool:
+        """Take up to ``limit`` transactions that one member forwarded into the pool; whether there were any.
+
+        The members have their turns. Whoever runs a member calls this between its rounds, so that votes do
+        not wait behind transactions.
+        """
+        turn = self.intake.take(limit)
+        if turn is None:
+            return False
+        self._pool_forwarded(*turn)
+        return True
+
+    def _pool_forwarded(self, sender: int, items: Sequence[bytes]) -> None:
         if self.outdated or self._forwarders.muted(sender, self.now_ms):
             self.counters.events["forwards_ignored"] += len(items)
             return

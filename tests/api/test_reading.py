@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from aggregator import node as node_room
 from aggregator.api import gate as gate_room
 from aggregator.api import reading as reading_room
 from aggregator.api.gate import Allowance, network_of
 from aggregator.api.listing import FREE_S, SHARE, Sorted
 from aggregator.api.reads import ORDERS
 from aggregator.api.writes import MAX_BODY_BYTES
-from protocol.transactions import Cancel
+from protocol.transactions import Cancel, Claim
 from tests.api.network import Network, assert_error
 from tests.api.test_api import hexed, run
 from tests.ledger.world import REWARD, who
@@ -289,6 +291,22 @@ def test_who_asks_too_much_is_told_when_to_come_again(tmp_path: Path) -> None:
         assert refused and int(refused[0].headers["retry-after"]) >= 1
         assert_error(refused[0])
         await net.get("/v1/status")
+
+    run(tmp_path, scenario)
+
+
+def test_who_brings_transactions_while_many_wait_is_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(net: Network) -> None:
+        oid = await net.place()
+        monkeypatch.setattr(node_room, "MAX_GUESTS", 0)
+        refused = await net.send("provider0", Claim, 429, oid=oid, commitment=bytes(32))
+        assert refused["error"]["code"] == "PoolFull"
+        batch = await net.http.post("/v1/transactions/batch", content=msgspec.msgpack.encode([b"one"]))
+        assert batch.status_code == 429
+        monkeypatch.undo()
+        await net.send("provider0", Claim, oid=oid, commitment=bytes(32))
 
     run(tmp_path, scenario)
 

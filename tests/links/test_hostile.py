@@ -279,7 +279,7 @@ def test_a_flood_fills_a_bounded_memory_and_the_others_are_heard() -> None:
 
 def test_a_slow_consumer_slows_the_sender_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aggregator.links.reading.MAX_ARRIVED_BYTES", 100_000)
-    monkeypatch.setattr("aggregator.links.dialling.MAX_QUEUED_BYTES", 100_000_000)
+    monkeypatch.setattr("aggregator.links.waiting.MAX_QUEUED_BYTES", 100_000_000)
 
     async def scenario() -> None:
         (first, second), _ = opened(2)
@@ -289,7 +289,7 @@ def test_a_slow_consumer_slows_the_sender_and_nothing_is_lost(monkeypatch: pytes
             first.send(1, Forward((number.to_bytes(4, "big") + bytes(size),)))
         await asyncio.sleep(0.5)
         assert second._ways_in._arrived_bytes < 100_000 + 2 * size
-        assert way_out(first, 1)._queue, "the sender keeps what the receiver does not take"
+        assert way_out(first, 1)._waiting, "the sender keeps what the receiver does not take"
         ear = Ear(second)
         for number in range(count):
             sender, message = await ear.hear()
@@ -302,7 +302,7 @@ def test_a_slow_consumer_slows_the_sender_and_nothing_is_lost(monkeypatch: pytes
 
 
 def test_a_peer_that_reads_nothing_costs_a_bounded_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aggregator.links.dialling.MAX_QUEUED_BYTES", 1_000_000)
+    monkeypatch.setattr("aggregator.links.waiting.MAX_QUEUED_BYTES", 1_000_000)
 
     async def scenario() -> None:
         (first, second), _ = opened(2)
@@ -311,7 +311,7 @@ def test_a_peer_that_reads_nothing_costs_a_bounded_queue(monkeypatch: pytest.Mon
             first.send(1, Forward((bytes(50_000),)))
         await asyncio.sleep(0.2)
         assert first.counters["dropped_full_queue"] > 0
-        assert way_out(first, 1)._queued_bytes <= 1_000_000
+        assert sum(map(len, way_out(first, 1)._waiting._bulk.frames)) <= 1_000_000
         await closed(first, second)
 
     run(scenario)

@@ -310,7 +310,7 @@ def test_a_silent_peer_gets_a_new_connection(monkeypatch: pytest.MonkeyPatch) ->
 def test_messages_to_a_dead_member_are_dropped_at_a_bound_and_sending_never_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aggregator.links.dialling.MAX_QUEUED", 10)
+    monkeypatch.setattr("aggregator.links.waiting.MAX_QUEUED", 10)
 
     async def scenario() -> None:
         (first, second), _ = opened(2)
@@ -327,7 +327,7 @@ def test_messages_to_a_dead_member_are_dropped_at_a_bound_and_sending_never_bloc
 def test_bytes_that_wait_are_bounded_too_but_any_message_finds_room_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aggregator.links.dialling.MAX_QUEUED_BYTES", 1_000)
+    monkeypatch.setattr("aggregator.links.waiting.MAX_QUEUED_BYTES", 1_000)
 
     async def scenario() -> None:
         (first, second), _ = opened(2)
