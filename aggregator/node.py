@@ -37,6 +37,8 @@ MAX_WAITERS: Final = 4_096
 """Requests that may wait for an outcome at once; further ones are told at once that it is not there yet."""
 MAX_GUESTS: Final = 256
 """Requests with transactions that wait for their turn before further ones are refused."""
+MAX_BEHIND: Final = 4_096
+"""Forwarded transactions that wait to be looked at before requests with further ones are refused."""
 MAX_STEP_EVENTS: Final = 256
 TURN: Final = 64
 """Transactions that are looked at between two rounds of votes, some milliseconds' work."""
@@ -60,6 +62,8 @@ class Aggregator(Member):
         self._guests: deque[tuple[asyncio.Future[None], int]] = deque()
         """Requests from the public that wait for their `turn`, and how much they bring."""
         self._guests_served = False
+        self._turns_of_members = 0
+        """Since the public had its turn."""
         self._waiters: dict[bytes, list[asyncio.Future[OrderedResult]]] = {}
         self._waiting_count = 0
         self.on_applied: Callable[[Committed, Applied], None] | None = None
@@ -131,11 +135,19 @@ class Aggregator(Member):
             events = self.inbox.take(MAX_STEP_EVENTS)
             if self.look_at_forwarded(TURN) or events or self._guests_served:
                 self.round(events)
-            self._guests_served = self._serve_guests()
+            self._guests_served = self._public_has_turn() and self._serve_guests()
             if not (self.inbox or self.intake or self._guests or self._guests_served):
                 self._arrived.clear()
             # Let sockets and the API breathe between rounds.
             await asyncio.sleep(0)
+
+    def _public_has_turn(self) -> bool:
+        """Whether every member whose transactions wait has had a turn since the public had one."""
+        self._turns_of_members += 1
+        if self._turns_of_members <= self.intake.lanes:
+            return False
+        self._turns_of_members = 0
+        return True
 
     def _serve_guests(self) -> bool:
         """Let the next guests in, as many as bring `TURN` transactions; whether there were any."""
@@ -157,8 +169,8 @@ class Aggregator(Member):
 
     @property
     def crowded(self) -> bool:
-        """Whether so many wait for their turn that the public should come back later."""
-        return len(self._guests) >= MAX_GUESTS
+        """Whether so much waits to be looked at here that the public should come back later."""
+        return len(self._guests) >= MAX_GUESTS or len(self.intake) >= MAX_BEHIND
 
     # Chain -----------------------------------------------------------------------------------------
 

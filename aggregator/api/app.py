@@ -124,7 +124,7 @@ def _standing(app: FastAPI, node: Aggregator, alarms: Alarms, order_book: str | 
                 "ledgerTimeMs": state.now_ms,
                 "clockMs": now_ms(),
                 "origin": state.origin.number if state.origin else None,
-                "waiting": len(node.mempool),
+                "waiting": len(node.mempool) + len(node.intake),
                 "orders": len(state.table),
                 "settledEpoch": state.settled_epoch,
                 "alarms": alarms(),

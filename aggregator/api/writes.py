@@ -117,7 +117,7 @@ def add_writes(app: FastAPI, node: Aggregator) -> None:
 
 def _require_room(node: Aggregator) -> None:
     if node.crowded:
-        raise ApiError(429, "PoolFull", "too many requests are waiting; try again in a few seconds")
+        raise ApiError(429, "PoolFull", "too much is waiting here; try again later or elsewhere")
 
 
 async def _batch(request: Request) -> list[bytes]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from aggregator.ledger.changed import changed
 from aggregator.ledger.events import LedgerEvent
 from aggregator.ledger.refusals import NotStaked
 from aggregator.ledger.state import Entry, Node, Stake, State
@@ -36,7 +37,7 @@ class Draft:
 
     def put_entry(self, entry: Entry) -> None:
         """Write one order's row."""
-        self.state = dataclasses.replace(self.state, table=self.state.table.set(entry.oid, entry))  # type: ignore[attr-defined]
+        self.state = changed(self.state, table=self.state.table.set(entry.oid, entry))  # type: ignore[attr-defined]
 
     def node(self, account: bytes) -> Node:
         """The registered node, or one without stakes."""
@@ -44,7 +45,7 @@ class Draft:
 
     def put_node(self, account: bytes, node: Node) -> None:
         """Write one node."""
-        self.state = dataclasses.replace(self.state, nodes=self.state.nodes.set(account, node))  # type: ignore[attr-defined]
+        self.state = changed(self.state, nodes=self.state.nodes.set(account, node))  # type: ignore[attr-defined]
 
     def _put_stake(self, account: bytes, role: Role, stake: Stake) -> None:
         assert min(stake.bonded, stake.unbonding, stake.locked, stake.slashed, stake.spare) >= 0, (

@@ -181,7 +181,7 @@ class TaskState(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One order's row in the network record table."""
 
@@ -225,7 +225,7 @@ class Settlement:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """The whole ledger after some batch."""
 

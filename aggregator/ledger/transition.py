@@ -20,6 +20,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
+from aggregator.ledger.changed import changed
 from aggregator.ledger.draft import Draft
 from aggregator.ledger.events import LedgerEvent, OrderTaken
 from aggregator.ledger.penalties import punish
@@ -202,7 +203,7 @@ def _apply_transaction(
         return state, TransactionResult(tx_id=tx_id, code=refused.code, reason=str(refused))
     nonces = draft.state.nonces.set(body.sender, body.nonce)  # type: ignore[attr-defined]
     events.extend(draft.events)
-    state = dataclasses.replace(draft.state, nonces=nonces)
+    state = changed(draft.state, nonces=nonces)
     if isinstance(body, OrderTransaction):
         state = _advance(state, body.oid, events)
     return state, TransactionResult(tx_id=tx_id, code=ACCEPTED)

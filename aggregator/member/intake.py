@@ -38,6 +38,11 @@ class Intake:
     def __len__(self) -> int:
         return len(self._bodies)
 
+    @property
+    def lanes(self) -> int:
+        """How many members have something in their queue."""
+        return len(self._turns)
+
     def put(self, sender: int, items: Iterable[bytes]) -> int:
         """Queue what a member forwarded; how much of it found no room."""
         dropped = 0

@@ -23,6 +23,7 @@ import dataclasses
 
 from immutables import Map
 
+from aggregator.ledger.changed import changed
 from aggregator.ledger.draft import Draft
 from aggregator.ledger.events import OrderSealed, PhaseEntered
 from aggregator.ledger.refusals import WrongPhase
@@ -60,7 +61,7 @@ class OpenProtocol:
         if task.phase not in needed:
             raise WrongPhase(task.phase, needed)
         handler = HANDLERS[type(transaction)]
-        return dataclasses.replace(entry, task=handler(draft, entry, task, transaction))
+        return changed(entry, task=handler(draft, entry, task, transaction))
 
     def advance(self, draft: Draft, entry: Entry) -> Entry:
         while (following := _next_phase(self, draft, entry)) is not None:

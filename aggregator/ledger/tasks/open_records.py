@@ -87,7 +87,7 @@ class AppealRecord:
     against: Answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenTask:
     """State of an ``open`` order (PoT table 1, "order's cycle data")."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from aggregator.ledger.changed import changed
 from aggregator.ledger.draft import Draft
 from aggregator.ledger.refusals import (
     AlreadyDone,
@@ -95,7 +96,7 @@ def _claim(draft: Draft, entry: Entry, task: OpenTask, tx: Claim) -> OpenTask:
         _require_room("claims", len(task.claims), MAX_CLAIMS)
         draft.lock(tx.sender, Role.PROVIDER, entry.parameters["claim_stake_wei"])
     record = ClaimRecord(commitment=tx.commitment, claimed_ms=draft.now_ms)
-    return dataclasses.replace(task, claims=task.claims.set(tx.sender, record))  # type: ignore[attr-defined]
+    return changed(task, claims=task.claims.set(tx.sender, record))  # type: ignore[attr-defined]
 
 
 def _claim_reveal(draft: Draft, entry: Entry, task: OpenTask, tx: ClaimReveal) -> OpenTask:
@@ -108,7 +109,7 @@ def _claim_reveal(draft: Draft, entry: Entry, task: OpenTask, tx: ClaimReveal) -
     if tx.mid == entry.order.data_root:
         raise NotAllowed("this MID names the order's test set; a model has its file's SHA-256")
     record = dataclasses.replace(claim, mid=tx.mid, size_bytes=tx.size_bytes, links=tx.links)
-    return dataclasses.replace(task, claims=task.claims.set(tx.sender, record))  # type: ignore[attr-defined]
+    return changed(task, claims=task.claims.set(tx.sender, record))  # type: ignore[attr-defined]
 
 
 def _test_release(draft: Draft, entry: Entry, task: OpenTask, tx: TestRelease) -> OpenTask:
