@@ -23,7 +23,7 @@ import typer
 from dtn.app import app
 from tests.docs.test_documents import PAGES, ROOT, code_in, name_of
 
-STANDS_FOR = {"OID": "0x" + "00" * 32, "ADDRESS": "0x" + "00" * 20}
+STANDS_FOR = {"OID": "0x" + "00" * 32, "ADDRESS": "0x" + "00" * 20, "N": "4"}
 """Words of the pages where a program wants the real thing."""
 
 
