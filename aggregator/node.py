@@ -37,8 +37,6 @@ MAX_WAITERS: Final = 4_096
 """Requests that may wait for an outcome at once; further ones are told at once that it is not there yet."""
 MAX_GUESTS: Final = 256
 """Requests with transactions that wait for their turn before further ones are refused."""
-MAX_BEHIND: Final = 4_096
-"""Forwarded transactions that wait to be looked at before requests with further ones are refused."""
 MAX_STEP_EVENTS: Final = 256
 TURN: Final = 64
 """Transactions that are looked at between two rounds of votes, some milliseconds' work."""
@@ -169,8 +167,11 @@ class Aggregator(Member):
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits to be looked at here that the public should come back later."""
-        return len(self._guests) >= MAX_GUESTS or len(self.intake) >= MAX_BEHIND
+        """Whether so many requests wait for their turn that the public should come back later.
+
+        What members forward says nothing about it: one that floods must not keep the public out.
+        """
+        return len(self._guests) >= MAX_GUESTS
 
     # Chain -----------------------------------------------------------------------------------------
 

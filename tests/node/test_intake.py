@@ -163,5 +163,8 @@ def test_who_comes_when_many_wait_is_told_to_come_later(tmp_path: Path) -> None:
         assert node.crowded
         await asyncio.gather(*waiting)
         assert not node.crowded
+        while node.intake.put(3, [keccak256(len(node.intake).to_bytes(4, "big"))]) == 0:
+            pass
+        assert not node.crowded, "a member that floods does not keep the public out"
 
     with_claims(tmp_path, 0, test)
