@@ -21,7 +21,7 @@ from protocol.parameters import TOKEN_WEI
 Json = dict[str, Any]
 
 REWARD_WEI: Final = 100 * TOKEN_WEI
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 180.0
 """A generous bound on any one wait: reached only when something hangs."""
 
 TASK: Final = """

@@ -32,7 +32,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 
 def test_an_order_survives_its_primary_and_the_primary_comes_back(driver: Driver) -> None:
-    oid = driver.put(train_s=40)
+    oid = driver.put(train_s=80)  # nothing is compiled yet, and other tests compute beside it
     driver.claimed(oid, 1)
     primary = driver.aggregator_of(0)
     driver.devnet.children.stop([primary], kill=True)
