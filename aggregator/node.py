@@ -148,9 +148,9 @@ class Aggregator(Member):
         return True
 
     def _serve_guests(self) -> bool:
-        """Let the next guests in, as many as bring `TURN` transactions; whether there were any."""
+        """Let the next guests in, who bring at most `TURN` transactions together; whether there were any."""
         room, served = TURN, False
-        while self._guests and room > 0:
+        while self._guests and self._guests[0][1] <= room:
             guest, size = self._guests.popleft()
             if not guest.done():  # otherwise the request was given up
                 guest.set_result(None)
