@@ -122,9 +122,8 @@ class Driver:
 
     def status(self, name: str) -> Json | None:
         """What one aggregator says of itself; none while it is down."""
-        names = [n for n in sorted(self.devnet.children.all()) if n.startswith("aggregator-")]
         file = self.devnet.network()
-        url = file.aggregators[names.index(name)]
+        url = file.aggregators[int(name.removeprefix("aggregator-")) - 1]
         try:
             return dict(Network(file.model_copy(update={"aggregators": (url,)})).get("/v1/status"))
         except NetworkError:

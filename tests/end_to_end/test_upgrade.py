@@ -7,11 +7,10 @@ in its place catches up.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -30,8 +29,6 @@ SHAPE = Shape(providers=1, validators=0, verifiers=0)
 NEXT = (sys.executable, "-m", "tests.end_to_end.newer_release")
 NEXT_RELEASE = Shape(commands=dict.fromkeys(AGGREGATORS, NEXT))
 LEFT = AGGREGATORS[-1]
-MOST_SILENT_S = 20.0
-"""Claims are ordered all the time: a primary that ends is replaced within seconds, on a slow machine too."""
 
 
 @pytest.fixture
@@ -41,7 +38,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 
 
 class Load:
-    """A provider that claims all the time, and when each claim was accepted."""
+    """A provider that claims all the time, and how many claims were accepted."""
 
     def __init__(self, driver: Driver, oid: str) -> None:
         self._network = Network(driver.devnet.network(), driver.devnet.key("provider-1"))
@@ -49,7 +46,7 @@ class Load:
         self._oid = bytes.fromhex(oid[2:])
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._claim)
-        self.accepted_s: list[float] = []
+        self.accepted = 0
         self.failure: BaseException | None = None
 
     def __enter__(self) -> Load:
@@ -65,29 +62,25 @@ class Load:
             while not self._stopping.wait(0.1):
                 try:
                     self._network.submit(Claim, oid=self._oid, commitment=bytes(31) + b"\x01")
-                    self.accepted_s.append(time.monotonic())
+                    self.accepted += 1
                 except NetworkError:
-                    continue  # nobody ordered it in time: `longest_silence_s` tells
+                    continue  # nobody ordered it in time: `goes_on` tells
         except BaseException as reason:
             self.failure = reason
 
     def goes_on(self, driver: Driver, count: int = 5) -> None:
         """Wait until so many more claims were accepted."""
-        enough = len(self.accepted_s) + count
-        until("claims are accepted", lambda: self.failure or len(self.accepted_s) >= enough, driver.devnet)
+        enough = self.accepted + count
+        until("claims are accepted", lambda: self.failure or self.accepted >= enough, driver.devnet)
         assert self.failure is None, self.failure
 
-    @property
-    def longest_silence_s(self) -> float:
-        """The longest time between two accepted claims, each with its certificate."""
-        times = self.accepted_s
-        return max(later - sooner for sooner, later in itertools.pairwise(times))
 
-
-def upgraded(driver: Driver, name: str) -> None:
-    """Stop one aggregator, start the next release with the same configuration, wait until it is in step."""
+@contextmanager
+def away(driver: Driver, name: str, shape: Shape = SHAPE) -> Iterator[None]:
+    """Stop one aggregator; start it again afterwards, and wait until it is in step with the others."""
     driver.devnet.children.stop([name])
-    driver.devnet.start(name, NEXT_RELEASE)
+    yield
+    driver.devnet.start(name, shape)
     until(f"{name} is back", lambda: in_step(driver, name), driver.devnet)
 
 
@@ -100,7 +93,8 @@ def test_a_rolling_upgrade_stops_nobody_and_a_raised_version_halts_only_who_does
     with Load(driver, oid) as load:
         load.goes_on(driver)
         for name in AGGREGATORS[:-1]:
-            upgraded(driver, name)
+            with away(driver, name, NEXT_RELEASE):
+                load.goes_on(driver)
             load.goes_on(driver)
         said = [driver.status(name) for name in AGGREGATORS]
         assert [status and status["protocolSupported"] for status in said] == [[1, 2]] * 3 + [[1, 1]]
@@ -131,7 +125,8 @@ def test_a_rolling_upgrade_stops_nobody_and_a_raised_version_halts_only_who_does
         doctor = dtn("doctor", "--config", str(driver.devnet.config(LEFT)), home=driver.folder)
         assert doctor.returncode == 1 and "the network runs version 2 of the protocol" in doctor.stdout
 
-        upgraded(driver, LEFT)
+        driver.devnet.children.stop([LEFT])
+        driver.devnet.start(LEFT, NEXT_RELEASE)
         until(
             "they have checkpoints of version 2 in common",
             lambda: all((s := driver.status(n)) and s["stable"] >= first for n in AGGREGATORS),
@@ -139,5 +134,3 @@ def test_a_rolling_upgrade_stops_nobody_and_a_raised_version_halts_only_who_does
         )
         driver.devnet.children.stop([AGGREGATORS[0]])
         load.goes_on(driver)  # the one that was left is needed for every quorum now
-    assert load.longest_silence_s < MOST_SILENT_S
-    print(f"{len(load.accepted_s)} claims, the longest silence {load.longest_silence_s:.1f} s")

@@ -69,9 +69,9 @@ def test_checking_one_sample_takes_milliseconds() -> None:
     checker, claim = SampleChecker(tensors, architecture), prove(outputs_of(tensors, architecture, x), 5)
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()  # what other processes do does not count
         assert checker.correct(claim, x[5])
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.05
 
 
