@@ -1,15 +1,24 @@
-"""Driving a local network of real processes from a test: put orders, wait, kill, look."""
+"""Driving a local network of real processes from a test: put orders, wait, kill, look.
+
+Windows of orders are long enough for any machine. Once everybody has done his part in one, the time of day
+leaps to its end, for all processes at once and for the chain.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from dtn.commands.orders import gateway_of
 from dtn.devnet import Devnet
@@ -17,12 +26,16 @@ from offchain.client import Client, PlacedOrder, read_task_file
 from offchain.config import ClientConfig
 from offchain.network import LedgerRefused, Network, NetworkError, NotFound
 from protocol.parameters import TOKEN_WEI
+from tests.end_to_end.ahead.sitecustomize import FILE, NANOSECONDS
 
 Json = dict[str, Any]
 
 REWARD_WEI: Final = 100 * TOKEN_WEI
 PATIENCE_S: Final = 180.0
 """A generous bound on any one wait: reached only when something hangs."""
+LAST_S: Final = {"training": 5.0}
+"""What is left of a phase after a leap: in training, time for the provider to stop by itself."""
+OTHERWISE_LAST_S: Final = 0.5
 
 TASK: Final = """
 title: digits for a test
@@ -65,9 +78,10 @@ class Driver:
         self.config = ClientConfig.read(devnet.config("client"))
         self.client = Client(devnet.network(), self.config.key(), self.config.data_dir)
         self.network = Network(devnet.network())
+        self._chain_behind_s = 0
 
     def task(
-        self, *, train_s: int = 40, validate_s: int = 12, challenge_s: int = 6, family: str = "mlp"
+        self, *, train_s: int = 240, validate_s: int = 120, challenge_s: int = 6, family: str = "mlp"
     ) -> Path:
         """A task file."""
         path = self.folder / f"task-{time.monotonic_ns()}.yaml"
@@ -75,6 +89,18 @@ class Driver:
             TASK.format(train_s=train_s, validate_s=validate_s, challenge_s=challenge_s, family=family)
         )
         return path
+
+    def leap(self, seconds: float) -> None:
+        """The time of day leaps, for every process of the test at once; for the chain once it runs."""
+        with open(os.environ[FILE], "r+b") as file:
+            (ahead_ns,) = NANOSECONDS.unpack(file.read())
+            file.seek(0)
+            file.write(NANOSECONDS.pack(ahead_ns + int(seconds * 1e9)))
+        self._chain_behind_s += math.ceil(seconds)
+        chain = self.devnet.children.all()["chain"].find()
+        if chain is not None and chain.status() != psutil.STATUS_STOPPED:
+            self.let_chain_time_pass(self._chain_behind_s)
+            self._chain_behind_s = 0
 
     def let_chain_time_pass(self, seconds: int) -> None:
         """The chain's clock leaps, so that votes end sooner; the ledger keeps its own time."""
@@ -99,11 +125,14 @@ class Driver:
             return None
 
     def in_phase(self, oid: str, *phases: str) -> Json:
-        """Wait until an order is in one of these phases."""
+        """Wait until an order is in one of these phases; time leaps when all have done their part."""
 
         def reached() -> Json | None:
             detail = self.order(oid)
-            return detail if detail is not None and detail["phase"] in phases else None
+            if detail is None or detail["phase"] in phases:
+                return detail
+            self._pass_time()
+            return None
 
         return dict(until(f"order {oid} is in phase {phases}", reached, self.devnet))
 
@@ -119,6 +148,72 @@ class Driver:
     def settled(self, oid: str) -> Json:
         """Wait until an order is settled on the chain."""
         return self.in_phase(oid, "settled")
+
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Let time leap while a block of code waits for an order by other means."""
+        over = threading.Event()
+
+        def hurry() -> None:
+            while not over.wait(0.3):
+                self._pass_time()
+
+        thread = threading.Thread(target=hurry)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def leap_to_end(self, oid: str) -> None:
+        """Leap to the end of the phase that an order is in, though somebody has not done his part."""
+        detail = until(f"order {oid} is known", lambda: self.order(oid), self.devnet)
+        self.leap(detail["deadlineMs"] / 1000 - time.time() - OTHERWISE_LAST_S)
+
+    def _pass_time(self) -> None:
+        """Leap to the next end of a phase, if nobody has anything to do before."""
+        if FILE not in os.environ:
+            return
+        try:
+            orders = self.network.get("/v1/orders")["orders"]
+        except (NetworkError, LedgerRefused):
+            return
+        found = [self.order(each["oid"]) for each in orders if each["phase"] != "settled"]
+        details = [detail for detail in found if detail is not None and self._all_done(detail)]
+        if not details or len(details) < len(found) or self._transactions_wait():
+            return
+        left_s = min(
+            detail["deadlineMs"] / 1000 - time.time() - LAST_S.get(detail["phase"], OTHERWISE_LAST_S)
+            for detail in details
+        )
+        if left_s > OTHERWISE_LAST_S:
+            self.leap(left_s)
+
+    def _transactions_wait(self) -> bool:
+        """Whether somebody would find, after a leap, that the primary has left transactions lying."""
+        count = len(self.devnet.network().aggregators)
+        found = [self.status(f"aggregator-{number}") for number in range(1, count + 1)]
+        return any(status is not None and status["waiting"] > 0 for status in found)
+
+    def _all_done(self, detail: Json) -> bool:
+        """Whether all who are running have done what they do in the phase that an order is in."""
+        match detail["phase"]:
+            case "training":
+                return len(detail["claims"]) >= self._running("provider")
+            case "validation":
+                reported = {report["subject"] for report in detail["reports"]}
+                models = {claim["mid"] for claim in detail["claims"]} - {None} - reported
+                if detail["order"]["dataRoot"] in reported:
+                    return True
+                return len(detail["validations"]) >= self._running("validator") * len(models)
+            case "challenge":
+                return not self._running("verifier")  # those who find nothing wrong say nothing
+        return False
+
+    def _running(self, role: str) -> int:
+        children = self.devnet.children.all().items()
+        return sum(name.startswith(f"{role}-") and child.find() is not None for name, child in children)
 
     def status(self, name: str) -> Json | None:
         """What one aggregator says of itself; none while it is down."""

@@ -21,7 +21,7 @@ from tests.end_to_end.driving import REWARD_WEI, Driver, amounts, conserved, dtn
 
 pytestmark = pytest.mark.end_to_end
 
-SHAPE = Shape(providers=1, validators=2, verifiers=0, parameters={"reveal_s": 8})
+SHAPE = Shape(providers=1, validators=2, verifiers=0)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 
 def test_an_order_survives_its_primary_and_the_primary_comes_back(driver: Driver) -> None:
-    oid = driver.put(train_s=80)  # nothing is compiled yet, and other tests compute beside it
+    oid = driver.put()
     driver.claimed(oid, 1)
     primary = driver.aggregator_of(0)
     driver.devnet.children.stop([primary], kill=True)
@@ -53,7 +53,7 @@ def test_an_order_survives_its_primary_and_the_primary_comes_back(driver: Driver
 
 
 def test_every_aggregator_can_be_killed_in_turn(driver: Driver) -> None:
-    oid = driver.put(train_s=40)
+    oid = driver.put()
     names = sorted(n for n in driver.devnet.children.all() if n.startswith("aggregator"))
     for name in names:
         driver.devnet.children.stop([name], kill=True)
@@ -69,22 +69,29 @@ def test_every_aggregator_can_be_killed_in_turn(driver: Driver) -> None:
 
 
 def test_a_killed_provider_resumes_and_a_killed_client_still_releases(driver: Driver) -> None:
-    oid = driver.put(train_s=50)
+    oid = driver.put()
     driver.claimed(oid, 1)
     driver.devnet.children.stop(["provider-1", "client"], kill=True)
     driver.devnet.start("provider-1", SHAPE)
     driver.devnet.start("client", SHAPE)
+    log = driver.devnet.children.log("provider-1")
+    until(
+        "the second process takes the training up again",
+        lambda: log.read_text().count("training order " + oid) == 2,
+        driver.devnet,
+    )
     detail = driver.settled(oid)
     assert detail["result"] == "won"
     assert detail["testLinks"], "the client released the test set after its restart"
-    log = driver.devnet.children.log("provider-1").read_text()
-    assert log.count("training order " + oid) == 2, "the second process took the training up again"
 
 
 def test_a_withheld_test_set_costs_the_client_its_deposit(driver: Driver) -> None:
-    oid = driver.put(train_s=35)
+    oid = driver.put()
     driver.claimed(oid, 1)
     driver.devnet.children.stop(["client"])
+    driver.in_phase(oid, "reveal")
+    until("the model is revealed", lambda: driver.claimed(oid, 1)["claims"][0]["mid"], driver.devnet)
+    driver.leap_to_end(oid)
     detail = driver.settled(oid)
     driver.devnet.start("client", SHAPE)
     assert detail["result"] == "the client withheld the test set" and conserved(detail)
@@ -98,7 +105,7 @@ def test_a_withheld_test_set_costs_the_client_its_deposit(driver: Driver) -> Non
 def test_no_claims_means_a_full_refund(driver: Driver) -> None:
     driver.devnet.children.stop(["provider-1"])
     try:
-        oid = driver.put(train_s=10)
+        oid = driver.put()
         detail = driver.settled(oid)
         assert detail["result"] == "nobody claimed"
         came_in = int(detail["order"]["reward"]) + int(detail["order"]["deposit"])
@@ -200,7 +207,7 @@ def test_garbage_sent_to_the_api_is_refused_with_a_reason(driver: Driver) -> Non
 
 
 def test_the_ledger_goes_on_while_the_chain_is_frozen(driver: Driver) -> None:
-    oid = driver.put(train_s=35)
+    oid = driver.put()
     driver.claimed(oid, 1)
     chain = driver.devnet.children.all()["chain"].find()
     assert chain is not None

@@ -13,7 +13,7 @@ from dtn.devnet import Devnet, Shape
 from protocol.parameters import TOKEN_WEI
 from protocol.rewards import bps_of
 from protocol.transactions import IRRETRIEVABLE_SCORE
-from tests.end_to_end.driving import Driver, amounts, conserved
+from tests.end_to_end.driving import Driver, amounts, conserved, until
 
 pytestmark = pytest.mark.end_to_end
 
@@ -28,7 +28,6 @@ SHAPE = Shape(
     providers=5,
     validators=3,
     verifiers=3,
-    parameters={"reveal_s": 8},
     commands={
         name: (sys.executable, "-m", "tests.end_to_end.misbehaving", kind) for name, kind in CHEATS.items()
     },
@@ -44,9 +43,24 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 @pytest.fixture(scope="module")
 def detail(driver: Driver) -> dict[str, Any]:
-    oid = driver.put(train_s=40, validate_s=16, challenge_s=12)
+    oid = driver.put(challenge_s=20)
     driver.claimed(oid, 5)
+    driver.in_phase(oid, "reveal")
+
+    def revealed() -> bool:
+        detail = driver.order(oid)
+        return detail is not None and detail["testLinks"] and sum(map(bool, mids(detail))) == 4
+
+    until("all but one have revealed their models", revealed, driver.devnet)
+    refused = "does not open the commitment"
+    log = driver.devnet.children.log("provider-4")
+    until("that one has tried", lambda: refused in log.read_text(), driver.devnet)
+    driver.leap_to_end(oid)
     return driver.settled(oid)
+
+
+def mids(detail: dict[str, Any]) -> list[str | None]:
+    return [claim["mid"] for claim in detail["claims"]]
 
 
 def _claims(driver: Driver, detail: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from tests.end_to_end.driving import Driver, conserved, until
 
 pytestmark = pytest.mark.end_to_end
 
-SHAPE = Shape(aggregators=5, providers=1, validators=1, verifiers=0, parameters={"reveal_s": 8})
+SHAPE = Shape(aggregators=5, providers=1, validators=1, verifiers=0)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_dismissed_member_stands_aside_and_comes_back_and_the_order_is_paid(dr
     # The one that everybody asks first: from now on it must send them on to the others.
     dismissed, place = names[0], status["member"]
     others = [member for member in everyone if member != everyone[place]]
-    oid = driver.put(train_s=40, validate_s=25)
+    oid = driver.put()
     driver.claimed(oid, 1)
     appoint(driver, others)
     ordered_by(driver, names, others)
@@ -70,6 +70,6 @@ def test_a_dismissed_member_stands_aside_and_comes_back_and_the_order_is_paid(dr
     ordered_by(driver, names, everyone)
     back = driver.status(dismissed)
     assert back is not None and back["member"] == place and back["committeeEpoch"] == 3
-    another = driver.put(train_s=40, validate_s=20)
+    another = driver.put()
     detail = driver.settled(another)
     assert detail["result"] == "won" and conserved(detail)

@@ -58,7 +58,7 @@ def driver(home: Path, receiver: Receiver) -> Iterator[Driver]:
 @pytest.fixture(scope="module")
 def two_orders(driver: Driver) -> tuple[str, str]:
     """Two orders at once, one for each family."""
-    return driver.put(train_s=80, validate_s=25), driver.put(train_s=80, validate_s=25, family="cnn")
+    return driver.put(), driver.put(family="cnn")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_an_order_nobody_has_claimed_can_be_cancelled(driver: Driver, home: Path
         driver.devnet.children.stop([name])
     try:
         before = driver.balance("client")
-        oid = driver.put(train_s=60)
+        oid = driver.put()
         driver.in_phase(oid, "training")
         dtn_json("cancel", oid, home=home)
         detail = driver.settled(oid)

@@ -14,7 +14,7 @@ from tests.end_to_end.driving import Driver, conserved, dtn, dtn_json, until
 
 pytestmark = pytest.mark.end_to_end
 
-SHAPE = Shape(providers=1, validators=1, verifiers=0, governed=True, parameters={"reveal_s": 8})
+SHAPE = Shape(providers=1, validators=1, verifiers=0, governed=True)
 TAX_BPS = 777
 
 
@@ -35,7 +35,7 @@ def state_of(home: Path, number: str) -> Any:
 
 
 def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver: Driver, home: Path) -> None:
-    before = driver.put(train_s=80, validate_s=20)
+    before = driver.put()
     old = driver.in_phase(before, "training")["parameters"]["tax_bps"]
     assert old != str(TAX_BPS)
     made = dtn_json("dao", "propose", "--set", f"tax_bps={TAX_BPS}", "--description", "more", home=home)
@@ -58,7 +58,7 @@ def test_a_vote_changes_the_tax_of_later_orders_and_not_of_one_that_runs(driver:
         return bool(answer["tax_bps"] == str(TAX_BPS))
 
     until("the ledger has taken it in", known, driver.devnet)
-    after = driver.put(train_s=12, validate_s=20)
+    after = driver.put()
     assert driver.in_phase(after, "training")["parameters"]["tax_bps"] == str(TAX_BPS)
     settled = driver.settled(before)
     assert settled["parameters"]["tax_bps"] == old and conserved(settled)

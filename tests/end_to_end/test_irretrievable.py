@@ -20,7 +20,7 @@ SHAPE = Shape(
     providers=1,
     validators=2,
     verifiers=2,
-    parameters={"verdict_s": 8, "appeal_s": 30},
+    parameters={"appeal_s": 120},
     commands={
         name: (sys.executable, "-m", "tests.end_to_end.misbehaving", kind)
         # The model is never looked at, so the provider need not train one.
@@ -38,7 +38,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 @pytest.fixture(scope="module")
 def detail(driver: Driver) -> dict[str, Any]:
-    oid = driver.put(train_s=40, validate_s=12)
+    oid = driver.put()
     driver.in_phase(oid, "appeal")
     config = str(driver.devnet.config("provider-1"))
     dtn_json("provider", "appeal", oid, "test-set", "--config", config, home=driver.folder)

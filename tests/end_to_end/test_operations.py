@@ -36,7 +36,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 @pytest.fixture(scope="module")
 def oid(driver: Driver) -> str:
     """An order that was settled."""
-    placed = driver.put(train_s=60, validate_s=25)
+    placed = driver.put()
     driver.claimed(placed, 1)
     trained = scrape(driver, "provider-1")
     assert trained["dtn_training_jobs", ()] == 1
@@ -104,7 +104,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_healthy_node(driver: Driver, oid:
 def test_a_rolling_restart_stops_nobody_and_a_moved_member_goes_on(driver: Driver, oid: str) -> None:
     """What an upgrade does: one member after the other ends and starts; one moves to another disk."""
     config = str(driver.devnet.config("aggregator-2"))
-    placed = driver.put(train_s=40, validate_s=10)
+    placed = driver.put()
     for name in AGGREGATORS:
         driver.devnet.children.stop([name])
         if name == "aggregator-2":

@@ -42,7 +42,11 @@ def test_one_trace_holds_what_every_process_did_for_an_order(
             driver = Driver(devnet, tmp_path)
             task = str(driver.task())
             config = str(devnet.config("client"))
-            oid = dtn_json("put", task, "--reward", "100", "--config", config, "--wait", home=tmp_path)["oid"]
+            with driver.hurrying():
+                placed = dtn_json(
+                    *("put", task, "--reward", "100", "--config", config, "--wait"), home=tmp_path
+                )
+            oid = placed["oid"]
             dtn_json("get", oid, "-o", str(tmp_path / "model"), "--config", config, home=tmp_path)
 
             def all_there() -> bool:

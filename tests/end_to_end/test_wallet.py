@@ -25,7 +25,7 @@ from tests.end_to_end.driving import Driver, amounts, conserved, dtn_json, until
 pytestmark = pytest.mark.end_to_end
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-WINDOWS = {"train": 30, "validate": 15, "challenge": 6}
+WINDOWS = {"train": 240, "validate": 120, "challenge": 6}
 FUNDS_WEI = 1000 * TOKEN_WEI
 
 

@@ -1,0 +1,1 @@
+"""What stands on the path of every process that an end-to-end test starts."""
