@@ -43,7 +43,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 @pytest.fixture(scope="module")
 def detail(driver: Driver) -> dict[str, Any]:
-    oid = driver.put(challenge_s=20)
+    oid = driver.put(validate_s=40, challenge_s=20)  # half of it is tried before anything is absent
     driver.claimed(oid, 5)
     driver.in_phase(oid, "reveal")
 

@@ -38,7 +38,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 @pytest.fixture(scope="module")
 def detail(driver: Driver) -> dict[str, Any]:
-    oid = driver.put()
+    oid = driver.put(validate_s=40)  # half of it is tried before anything is absent
     driver.in_phase(oid, "appeal")
     config = str(driver.devnet.config("provider-1"))
     dtn_json("provider", "appeal", oid, "test-set", "--config", config, home=driver.folder)
