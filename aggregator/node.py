@@ -142,7 +142,7 @@ class Aggregator(Member):
     def _public_has_turn(self) -> bool:
         """Whether every member whose transactions wait has had a turn since the public had one."""
         self._turns_of_members += 1
-        if self._turns_of_members <= self.intake.lanes:
+        if self._turns_of_members <= self.intake.members:
             return False
         self._turns_of_members = 0
         return True

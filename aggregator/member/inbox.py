@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final
 
+from aggregator.member.turns import Turns
 from aggregator.pbft.events import Event, Received
 from aggregator.pbft.messages import Fetch, Status, Vote, encode_message
 
@@ -32,13 +33,10 @@ class Inbox:
         self.dropped: Counter[int] = Counter()
         """Per member, messages that found its queue full."""
         self._own: deque[Event] = deque()
-        self._queues: dict[int, deque[tuple[Received, int]]] = {}
-        self._weights: Counter[int] = Counter()
-        self._turns: deque[int] = deque()
-        """Members with something in their queue, in the order of their turns."""
+        self._received: Turns[Received] = Turns(MAX_QUEUED_BYTES, MAX_QUEUED)
 
     def __len__(self) -> int:
-        return len(self._own) + sum(map(len, self._queues.values()))
+        return len(self._own) + len(self._received)
 
     def put(self, event: Event) -> None:
         """An event of this member's own."""
@@ -46,29 +44,18 @@ class Inbox:
 
     def receive(self, event: Received) -> bool:
         """A message from another member; whether there was room for it."""
-        sender, weight = event.sender, _weight_of(event)
-        queue = self._queues.setdefault(sender, deque())
-        if len(queue) >= MAX_QUEUED or self._weights[sender] + weight > MAX_QUEUED_BYTES:
-            self.dropped[sender] += 1
-            return False
-        if not queue:
-            self._turns.append(sender)
-        queue.append((event, weight))
-        self._weights[sender] += weight
-        return True
+        room = self._received.put(event.sender, event, _weight_of(event))
+        if not room:
+            self.dropped[event.sender] += 1
+        return room
 
     def take(self, limit: int) -> deque[Event]:
         """Up to ``limit`` events: own ones first, then one of each member in turn, each member's in order."""
         taken: deque[Event] = deque()
         while self._own and len(taken) < limit:
             taken.append(self._own.popleft())
-        while self._turns and len(taken) < limit:
-            sender = self._turns.popleft()
-            event, weight = self._queues[sender].popleft()
-            self._weights[sender] -= weight
-            taken.append(event)
-            if self._queues[sender]:
-                self._turns.append(sender)
+        while len(taken) < limit and (turn := self._received.take(1)) is not None:
+            taken += turn[1]
         return taken
 
 

@@ -12,10 +12,10 @@ Source: design section 6 ("bodies are spread by whoever receives them"), section
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
+from aggregator.member.turns import Turns
 from protocol.crypto import keccak256
 
 MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
@@ -28,51 +28,38 @@ class Intake:
     """Transactions that other members forwarded, each once, in the order of their turns."""
 
     def __init__(self) -> None:
-        self._queues: dict[int, deque[bytes]] = {}
-        """Per member, the hashes of what it forwarded."""
+        self._waiting: Turns[bytes] = Turns(MAX_WAITING_BYTES)
+        """Hashes of transactions."""
         self._bodies: dict[bytes, bytes] = {}
-        self._weights: Counter[int] = Counter()
-        self._turns: deque[int] = deque()
-        """Members with something in their queue."""
 
     def __len__(self) -> int:
         return len(self._bodies)
 
     @property
-    def lanes(self) -> int:
-        """How many members have something in their queue."""
-        return len(self._turns)
+    def members(self) -> int:
+        """How many members' transactions wait."""
+        return self._waiting.members
 
     def put(self, sender: int, items: Iterable[bytes]) -> int:
         """Queue what a member forwarded; how much of it found no room."""
         dropped = 0
-        queue = self._queues.setdefault(sender, deque())
-        had_turn = bool(queue)
         for data in items:
-            weight = len(data) + OVERHEAD_BYTES
-            if self._weights[sender] + weight > MAX_WAITING_BYTES:
-                dropped += 1
-                continue
             content = keccak256(data)
-            if content not in self._bodies:
+            if content in self._bodies:
+                continue
+            if self._waiting.put(sender, content, len(data) + OVERHEAD_BYTES):
                 self._bodies[content] = data
-                self._weights[sender] += weight
-                queue.append(content)
-        if queue and not had_turn:
-            self._turns.append(sender)
+            else:
+                dropped += 1
         return dropped
 
     def take(self, limit: int) -> tuple[int, list[bytes]] | None:
-        """Up to ``limit`` transactions of the member whose turn it is; none if all queues are empty."""
-        if not self._turns:
+        """Up to ``limit`` transactions of the member whose turn it is; none if none wait."""
+        turn = self._waiting.take(limit)
+        if turn is None:
             return None
-        sender = self._turns.popleft()
-        queue = self._queues[sender]
-        taken = [self._bodies.pop(queue.popleft()) for _ in range(min(limit, len(queue)))]
-        self._weights[sender] -= sum(map(len, taken)) + OVERHEAD_BYTES * len(taken)
-        if queue:
-            self._turns.append(sender)
-        return sender, taken
+        sender, contents = turn
+        return sender, [self._bodies.pop(content) for content in contents]
 
     def body(self, content: bytes) -> bytes | None:
         """The queued transaction with this hash."""
