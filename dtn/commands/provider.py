@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dtn.commands import quotes
+from dtn.commands.roles import role_app
 from dtn.commands.staking import Config
 from dtn.output import JsonFlag, console, parse_id, percent, print_json, short, table, tokens, wei
 from offchain.config import ProviderConfig
@@ -37,14 +38,6 @@ COLUMNS: Final = (
     "hosts",
     "age",
 )
-
-
-def extend(app: typer.Typer) -> None:
-    """Add the provider's own commands to those that all roles have."""
-    app.command()(run)
-    app.command()(status)
-    app.command()(payouts)
-    app.command()(quote)
 
 
 def run(config: Config, pool: Pool = None) -> None:
@@ -234,3 +227,8 @@ def _mebibytes(count: int | None) -> float | None:
 
 def _number(value: float | None, form: str, unit: str = "") -> str | None:
     return None if value is None else f"{value:{form}}{unit}"
+
+
+app = role_app("provider")
+for command in (run, status, payouts, quote):
+    app.command()(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,8 +14,6 @@ from dtn.output import JsonFlag, console, parse_id, print_json
 from protocol.chain.client import ChainClient
 from protocol.roles import Role
 from protocol.transactions import Appeal, IrretrievableReport
-
-ROLES: Final = ("provider", "validator", "verifier")
 
 Subject = Annotated[str, typer.Argument(help="The model's MID, or `test-set`.")]
 
@@ -123,3 +121,7 @@ def _chain_of(name: str, config: Path) -> tuple[ChainClient, bytes]:
     file = NetworkFile.read(settings.network)
     signer = settings.signer()
     return staking.chain_at(file.rpc_url, file.address_book, signer), signer.address
+
+
+validator = role_app("validator")
+verifier = role_app("verifier")

@@ -11,13 +11,17 @@ A client whose key is elsewhere gives ``key_file=None, signer=ExternalSigner(url
 ``gateway`` until the order is sealed.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from offchain.answers import AccountView, OrderRow, OrderView, ValidationRow
 from offchain.client.asynchronous import AsyncClient
 from offchain.client.client import Claimed, Client, PlacedOrder, PreparedTask, Reclaimed
-from offchain.client.daemon import ClientDaemon
 from offchain.client.task_file import TaskFile, read_task_file
 from offchain.watching import Update
 from protocol.chain.external_signer import ExternalSigner
+
+if TYPE_CHECKING:
+    from offchain.client.daemon import ClientDaemon
 
 __all__ = [
     "AccountView",
@@ -36,3 +40,12 @@ __all__ = [
     "ValidationRow",
     "read_task_file",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Who places orders need not wait for what the daemon imports."""
+    if name != "ClientDaemon":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from offchain.client.daemon import ClientDaemon
+
+    return ClientDaemon

@@ -6,12 +6,16 @@
 Source: PoT 3.1.2 (storage is the participants' own); design section 9.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from offchain.storage.car import CarReader, InvalidCar, write_car
 from offchain.storage.cid import Cid, InvalidCid
 from offchain.storage.embedded import Collected, EmbeddedStore, IncompleteFile, NotStored, Pin, StorageFull
 from offchain.storage.fetch import Unavailable, fetch, fetch_file, link_to, parse_link, probe
-from offchain.storage.gateway import Gateway
 from offchain.storage.store import Store
+
+if TYPE_CHECKING:
+    from offchain.storage.gateway import Gateway
 
 __all__ = [
     "CarReader",
@@ -34,3 +38,12 @@ __all__ = [
     "probe",
     "write_car",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The gateway is a web server, and most who fetch or keep files do not serve any."""
+    if name != "Gateway":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from offchain.storage.gateway import Gateway
+
+    return Gateway
