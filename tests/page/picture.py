@@ -8,6 +8,7 @@ chain, and a headless Chromium opens the page of one of them. Takes two minutes 
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -34,7 +35,7 @@ def picture(url: str, oid: str, path: Path) -> None:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport=WINDOW, color_scheme="light")  # type: ignore[arg-type]
         page.goto(f"{url}/#/orders/{oid}")
-        page.get_by_role("heading", level=1, name="Order").wait_for(timeout=WAIT_MS)
+        page.get_by_role("heading", level=1, name=re.compile("^Order 0x")).wait_for(timeout=WAIT_MS)
         page.wait_for_load_state("networkidle")
         path.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=path)

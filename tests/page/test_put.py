@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -141,7 +142,7 @@ def test_an_order_is_placed_and_shown_without_a_terminal(
         order.baseline == 850_000 and order.train_window == 600 and order.task_link == PREPARED["task_link"]
     )
     stage.net.chain.blocks.append([OrderPlaced(oid=oid, order=order, block_hash=keccak256(oid))])
-    page.get_by_role("heading", level=1, name="Order").wait_for(timeout=WAIT_MS)
+    page.get_by_role("heading", level=1, name=re.compile("^Order 0x")).wait_for(timeout=WAIT_MS)
     page.locator("main .lead .phase", has_text="training").wait_for(timeout=WAIT_MS)
 
 
