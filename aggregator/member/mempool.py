@@ -7,7 +7,8 @@ nonce is used up.
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -36,13 +37,38 @@ class PoolFull(Exception):
     """The pool cannot take the transaction now; the sender may try again later."""
 
 
+class _OneSenders:
+    """One sender's waiting transactions by nonce: what is used up is found without a look at the rest."""
+
+    def __init__(self) -> None:
+        self.waiting: set[bytes] = set()
+        self._by_nonce: list[tuple[int, bytes]] = []
+        """A heap; holds what was dropped too, until its nonce is used up or there is too much of it."""
+
+    def add(self, item: Waiting) -> None:
+        self.waiting.add(item.tx_id)
+        heapq.heappush(self._by_nonce, (item.signed.body.nonce, item.tx_id))
+        if len(self._by_nonce) > 2 * MAX_PER_SENDER:
+            self._by_nonce = [entry for entry in self._by_nonce if entry[1] in self.waiting]
+            heapq.heapify(self._by_nonce)
+
+    def used(self, nonce: int) -> list[bytes]:
+        """Ids of those that wait though their nonce is ``nonce`` or less."""
+        found = []
+        while self._by_nonce and self._by_nonce[0][0] <= nonce:
+            tx_id = heapq.heappop(self._by_nonce)[1]
+            if tx_id in self.waiting:
+                found.append(tx_id)
+        return found
+
+
 class Mempool:
     """Authenticated transactions by id, in order of arrival."""
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Waiting] = {}
         self._by_content: dict[bytes, Waiting] = {}
-        self._per_sender: Counter[bytes] = Counter()
+        self._by_sender: dict[bytes, _OneSenders] = defaultdict(_OneSenders)
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -72,7 +98,8 @@ class Mempool:
 
     def require_room(self, sender: bytes, size: int) -> None:
         """Raise `PoolFull` unless ``size`` bytes of ``sender`` would find room now."""
-        if self._per_sender.get(sender, 0) >= MAX_PER_SENDER:
+        own = self._by_sender.get(sender)
+        if own is not None and len(own.waiting) >= MAX_PER_SENDER:
             raise PoolFull(f"{MAX_PER_SENDER} of your transactions are waiting; try again in a few seconds")
         if len(self._waiting) >= MAX_TRANSACTIONS or self._bytes + size > MAX_POOL_BYTES:
             raise PoolFull("too many transactions are waiting; try again in a few seconds")
@@ -89,7 +116,7 @@ class Mempool:
         self.require_room(sender, len(item.data))
         self._waiting[item.tx_id] = self._by_content[item.content] = item
         self._bytes += len(item.data)
-        self._per_sender[sender] += 1
+        self._by_sender[sender].add(item)
 
     def select(self, exclude: set[bytes], limit: int) -> list[Waiting]:
         """Up to ``limit`` transactions for a batch: by arrival, but each sender's by nonce.
@@ -113,13 +140,10 @@ class Mempool:
         """Drop ordered transactions and those whose nonce their sender has used up."""
         for tx_id in ids:
             self._drop(tx_id)
-        stale = [
-            item.tx_id
-            for item in self._waiting.values()
-            if item.signed.body.nonce <= nonces.get(item.signed.body.sender, -1)
-        ]
-        for tx_id in stale:
-            self._drop(tx_id)
+        if nonces:
+            for sender, own in list(self._by_sender.items()):
+                for tx_id in own.used(nonces.get(sender, -1)):
+                    self._drop(tx_id)
 
     def _drop(self, tx_id: bytes) -> None:
         item = self._waiting.pop(tx_id, None)
@@ -127,6 +151,7 @@ class Mempool:
             self._by_content.pop(item.content, None)
             sender = item.signed.body.sender
             self._bytes -= len(item.data)
-            self._per_sender[sender] -= 1
-            if not self._per_sender[sender]:
-                del self._per_sender[sender]
+            own = self._by_sender[sender]
+            own.waiting.discard(tx_id)
+            if not own.waiting:
+                del self._by_sender[sender]

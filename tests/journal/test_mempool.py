@@ -76,3 +76,37 @@ def test_a_batch_has_a_bound_in_bytes() -> None:
     for nonce in range(100):
         pool.add(waiting(1, nonce, size=60_000))
     assert sum(len(c.data) for c in pool.select(set(), 1000)) <= MAX_BATCH_BYTES
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.integers(0, 2), st.integers(0, 30)),
+            st.tuples(st.just("drop"), st.integers(0, 2), st.integers(0, 30)),
+            st.tuples(st.just("use"), st.integers(0, 2), st.integers(0, 30)),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_comes_and_goes_none_waits_whose_nonce_is_used_up(steps: list[tuple[str, int, int]]) -> None:
+    """As if every transaction were looked at each time, which is what this spares."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aggregator.member.mempool.MAX_PER_SENDER", 5)
+        pool, expected = Mempool(), dict[bytes, Waiting]()
+        for step, sender, nonce in steps:
+            item = waiting(sender, nonce)
+            if step == "add" and sum(w.signed.body.sender[0] == sender for w in expected.values()) < 5:
+                pool.add(item)
+                expected.setdefault(item.tx_id, item)
+            elif step == "drop":
+                pool.forget([item.tx_id], {})
+                expected.pop(item.tx_id, None)
+            elif step == "use":
+                pool.forget([], {bytes([sender]) * 20: nonce})
+                expected = {
+                    tx_id: w
+                    for tx_id, w in expected.items()
+                    if w.signed.body.sender[0] != sender or w.signed.body.nonce > nonce
+                }
+            assert [w.tx_id for w in pool.oldest(1_000, 1_000)] == list(expected)
+            assert len(pool._by_sender) == len({w.signed.body.sender for w in expected.values()})
