@@ -81,8 +81,10 @@ class Succession(Pooling):
     def _halt(self) -> None:
         """The next batch is beyond this software: follow no further, and say nothing about what comes.
 
-        What was promised stays in the journal, for the newer software that goes on from it.
+        What was promised stays in the journal, for the newer software that goes on from it. A ledger that is
+        being fetched is no later than this one, or beyond this software too.
         """
+        self._transfer = None
         self._forget_proposals()
         self.replica = self._restored(self._journal.records())
         log.error("halted at %d: %s", self.state.sequence, self.version_alarm)

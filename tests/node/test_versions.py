@@ -150,6 +150,29 @@ def test_members_are_replaced_one_by_one_the_chain_raises_the_version_and_the_on
     drive(scenario, tmp_path)
 
 
+def test_who_was_fetching_a_ledger_when_its_software_ended_says_upgrade_and_fetches_no_more(
+    tmp_path: Path,
+) -> None:
+    """What it was fetching is no later than where it stands: all that it lacks is newer software."""
+
+    async def scenario(committee: Committee, load: Load) -> None:
+        newer, old = (0, 1, 2), 3
+        for index in newer:
+            await replaced(committee, index, NEWER)
+        await load.served(range(4), 10)
+        await level(committee, range(4))
+        left, source = committee.nodes[old], committee.nodes[0]
+        assert source.replica.stable is not None
+        committee.bend = lambda sender, to, message: [] if isinstance(message, SnapshotPart) else [message]
+        left._start_transfer(0, source.members.epoch, source.replica.stable)
+        assert left.unready == "it takes over the ledger from other members"
+        committee.chain.blocks.append([RAISED])
+        await committee.until(lambda: halted(left))
+        assert "this software knows 1: upgrade" in str(left.unready) and left._transfer is None
+
+    drive(scenario, tmp_path)
+
+
 def test_a_committee_of_old_software_stands_still_before_the_version_and_goes_on_once_a_quorum_is_newer(
     tmp_path: Path,
 ) -> None:
