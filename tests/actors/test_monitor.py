@@ -27,7 +27,7 @@ from protocol.version import SUPPORTED
 from tests.chain import Chain, chainless_network, running_chain
 from tests.scripts.serving import Answer, serving
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 LEAST = DEFAULTS["min_stake_validator_wei"]
 Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -24,7 +24,7 @@ from tests.api.network import Network as Aggregator
 from tests.api.network import running
 from tests.client.test_overview import network_file
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from aggregator.pbft.messages import LinkMessage
 from protocol.crypto import Key, keccak256
 from protocol.version import SUPPORTED, Versions
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 KEYS = [LinkKey.derive(Key(keccak256(b"member %d" % index))) for index in range(4)]
 STRANGER = LinkKey.derive(Key(keccak256(b"stranger")))
 

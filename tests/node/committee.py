@@ -24,7 +24,7 @@ from protocol.roles import Role
 from tests.api.network import MemoryChain
 from tests.ledger.world import DOMAIN, STAKE, TREASURY, key, who
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NAMES = tuple(sorted((f"aggregator{number}" for number in range(4)), key=who))
 """The members by index."""
 LIMITS = Limits(view_timeout_ms=1_000, retransmit_ms=200, checkpoint_interval=4)
