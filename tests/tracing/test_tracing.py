@@ -170,7 +170,7 @@ def test_names_and_samplers_of_the_environment_are_followed(collector: Collector
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["dead", "hanging"])
-def test_a_collector_that_is_gone_delays_nothing_but_the_end_and_that_within_bounds(hangs: bool) -> None:
+def test_a_collector_that_is_gone_delays_nothing_but_the_end_and_that_by_seconds(hangs: bool) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     if not hangs:
@@ -190,8 +190,7 @@ def test_a_collector_that_is_gone_delays_nothing_but_the_end_and_that_within_bou
         )
     finally:
         listener.close()
-    # Far from the time of one attempt per span, and from waiting for ever; 1 s and 5 s at rest.
-    assert working < 60 and ending < tracing.FLUSH_S + 60
+    assert working < 5 and ending < tracing.FLUSH_S + 3  # 1 s and 5 s at rest
 
 
 def test_an_aggregator_tells_a_whole_order(
