@@ -28,6 +28,8 @@ from offchain.evaluation.arithmetic import (
 )
 
 _MAX_SHIFT = 62
+_LEADING_LIMIT = 2 * ACTIVATION_LIMIT
+"""Up to here 16 leading bits round to 15 that are an activation."""
 
 
 class Traced(NamedTuple):
@@ -68,16 +70,15 @@ def round_shift(values: jax.Array, shift: jax.Array) -> jax.Array:
     return jnp.floor(values * power_of_two(-shift, values.dtype) + 0.5)
 
 
-def _shift_left(values: jax.Array, shift: jax.Array) -> jax.Array:
-    shift = jnp.clip(shift, 0, _MAX_SHIFT)
-    if values.dtype == jnp.int64:
-        return values << shift.astype(jnp.int64)
-    return values * power_of_two(shift, values.dtype)
-
-
 def align(values: jax.Array, have: jax.Array, want: jax.Array) -> jax.Array:
     """``values`` of fraction ``have`` in the fraction ``want``; the caller bounds ``want - have``."""
-    return round_shift(_shift_left(values, want - have), jnp.maximum(have - want, 0))
+    if values.dtype == jnp.int64:
+        left = jnp.clip(want - have, 0, _MAX_SHIFT).astype(jnp.int64)
+        return round_shift(values << left, jnp.maximum(have - want, 0))
+    # One factor for either direction: what is shifted to the left stays whole when a half is added.
+    return jnp.floor(
+        values * power_of_two(jnp.clip(want - have, -_MAX_SHIFT, _MAX_SHIFT), values.dtype) + 0.5
+    )
 
 
 def align_saturating(values: jax.Array, have: jax.Array, want: Any, bits: int) -> jax.Array:
@@ -104,12 +105,33 @@ def square_root(values: jax.Array) -> jax.Array:
 
 def normalise(values: jax.Array, fraction: jax.Array) -> Traced:
     """Accumulators to activations: per group the smallest right shift after which every one fits."""
-    largest = jnp.max(jnp.abs(values), axis=tuple(range(fraction.ndim, values.ndim)))
-    length = 64 - jax.lax.clz(largest.astype(jnp.int64)).astype(jnp.int32)
-    shift = jnp.maximum(length - ACTIVATION_BITS, 0)
-    shift = shift + (round_shift(largest, shift) > ACTIVATION_LIMIT).astype(jnp.int32)
+    exponent, leading = _largest(values, tuple(range(fraction.ndim, values.ndim)))
+    # Rounded to 15 bits, the largest may pass the limit; the 16 bits that it begins with decide.
+    over = (exponent >= ACTIVATION_BITS - 1) & (leading > _LEADING_LIMIT)
+    shift = jnp.maximum(exponent + 1 - ACTIVATION_BITS, 0) + over.astype(jnp.int32)
     q = round_shift(values, spread(shift, values)).astype(jnp.float32)
-    return Traced(q, jnp.where(largest == 0, jnp.int32(FINEST), fraction - shift))
+    return Traced(q, jnp.where(exponent < 0, jnp.int32(FINEST), fraction - shift))
+
+
+def _largest(values: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Of the largest magnitude over the axes: its exponent (negative for zero), and its first 16 bits.
+
+    Of floats, it is the largest of their bit patterns: whole numbers, whose maximum a processor takes
+    several at a time; a maximum of floats it takes one by one, since some might be NaN.
+    """
+    if values.dtype == jnp.int64:
+        largest = jnp.max(jnp.abs(values), axis=axes)
+        exponent = 63 - jax.lax.clz(largest).astype(jnp.int32)
+        return exponent, ((largest << (62 - jnp.maximum(exponent, 0))) >> 47).astype(jnp.int32)
+    if values.dtype == jnp.float32:
+        pattern, bias, mantissa = jax.lax.bitcast_convert_type(values, jnp.int32), 127, 23
+    else:
+        # The upper half is enough: sign, exponent and 20 bits.
+        pattern = (jax.lax.bitcast_convert_type(values, jnp.int64) >> 32).astype(jnp.int32)
+        bias, mantissa = 1023, 20
+    top = jnp.max(pattern & 0x7FFFFFFF, axis=axes)
+    leading = (1 << 15) | ((top >> (mantissa - 15)) & 0x7FFF)
+    return (top >> mantissa) - bias, leading
 
 
 def accumulate(

@@ -1,17 +1,21 @@
 """``exact-1`` in JAX: compiled per kind and shape of layer, streamed in batches, equal to the specification.
 
-Guarantees: bit equality with ``specification.run`` for every batch size, since nothing in the definition
-looks at a second sample; memory bounded by the budget in ``Means`` whatever the model and the number of
-samples (``memory.py``); parameters are arguments of the compiled program, so scoring a model again and
-again while it trains compiles once.
+Batches are computed side by side, one per processor core: a layer is a dozen short passes over memory, and
+cores that share each of them wait for one another a dozen times. Guarantees: bit equality with
+``specification.run`` for every batch size, since nothing in the definition looks at a second sample; memory
+bounded by the budget in ``Means`` whatever the model and the number of samples (``memory.py``); parameters
+are arguments of the compiled program, so scoring a model again and again while it trains compiles once.
 
 Source: design section 7; docs/exact-1.md.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +29,7 @@ from offchain.evaluation.arithmetic_jax import Traced, x64
 from offchain.evaluation.bounds import USUAL, Way
 from offchain.evaluation.containers import Choice, fastest, ways
 from offchain.evaluation.means import USUAL_MEANS, Means
-from offchain.evaluation.memory import samples_within
+from offchain.evaluation.memory import LEAST_AT_WORK, batches_within, samples_within
 from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
 from offchain.models.layers import VOCABULARY
 from protocol.architecture import Architecture, Layer, Shape, recurrent_steps, scratch, shapes
@@ -36,6 +40,8 @@ CACHED_VALUES: Final = 1 << 18
 """The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
 touches a step at a time, and wants large batches."""
 MAX_BATCH: Final = 1024
+_MOST_AT_WORK: Final = 8
+"""Batches at once: more would contend for memory."""
 
 _SAFE_FRACTION: Final = 100
 """Up to here a denormal float32, below 2**-126, rounds to zero, whether or not it is flushed before."""
@@ -55,6 +61,16 @@ def batch_size_for(architecture: Architecture, samples: int, means: Means = USUA
     values = CACHED_VALUES if cached else BATCH_VALUES
     fitting = min(MAX_BATCH, max(1, values // scratch(architecture)), within)
     return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
+
+
+def batches_at_once(architecture: Architecture, size: int, samples: int, means: Means = USUAL_MEANS) -> int:
+    """How many batches of ``size`` to compute at a time: as cores and the memory budget allow.
+
+    Two where there is one device to serve, so that it need not wait for the host.
+    """
+    cores = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else LEAST_AT_WORK
+    within = batches_within(architecture, size, means.memory_bytes, ways(means.container, samples))
+    return max(LEAST_AT_WORK, min(cores, within, _MOST_AT_WORK))
 
 
 def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool, way: Way = USUAL) -> Plans:
@@ -104,28 +120,36 @@ def _stages(architecture: Architecture) -> tuple[_Stage, ...]:
     return tuple(stages)
 
 
-@lru_cache(maxsize=64)
-def compiled(architecture: Architecture, plans: Plans) -> Callable[[Any, Traced], Traced]:
+class Program:
     """The program of one architecture under one proof.
 
     Compiled stage by stage: in one piece XLA fuses what reads an intermediate with what makes it, and makes
     it again for every reader (13 times slower for attention); and equal layers compile once.
     """
-    stages = [
-        (stage, compiled_stage(stage.layers, plans[stage.start : stage.stop]))
-        for stage in _stages(architecture)
-    ]
 
-    def program(prepared: tuple[Any, ...], value: Traced) -> Traced:
-        named: dict[str, Traced] = {}
-        for stage, run in stages:
+    def __init__(self, architecture: Architecture, plans: Plans) -> None:
+        self._stages = [
+            (stage, compiled_stage(stage.layers, plans[stage.start : stage.stop]))
+            for stage in _stages(architecture)
+        ]
+        self.known_sizes: set[int] = set()
+        """Of batches that have been computed, so that nothing is left to compile for them."""
+
+    def __call__(self, prepared: tuple[Any, ...], value: Traced) -> Traced:
+        size, named = len(value.q), dict[str, Traced]()
+        for stage, run in self._stages:
             others = [named[name] for name in stage.references]
             value = run(prepared[stage.start : stage.stop], value, *others)
             if stage.name is not None:
                 named[stage.name] = value
+        self.known_sizes.add(size)
         return value
 
-    return program
+
+@lru_cache(maxsize=64)
+def compiled(architecture: Architecture, plans: Plans) -> Program:
+    """The program, made once."""
+    return Program(architecture, plans)
 
 
 def chosen(
@@ -181,6 +205,8 @@ def compiled_stage(layers: tuple[Layer, ...], plans: Plans) -> Callable[..., Tra
             others = ()
         return value
 
+    # The name by which a profile knows it.
+    stage.__name__ = "_".join(layer.kind for layer in layers)
     return stage if VOCABULARY[layers[0].kind].compiles_itself else jax.jit(stage)
 
 
@@ -254,7 +280,8 @@ def run(
     """
     size = batch_size_for(architecture, len(x), means) if batch_size is None else batch_size
     plans = plans_for(prepared, architecture, x.dtype == np.uint8, size, len(x), means.container)
-    pieces = stream(prepared, architecture, inputs_in_batches(cut(x, size), size), plans)
+    at_once = batches_at_once(architecture, size, len(x), means)
+    pieces = stream(prepared, architecture, inputs_in_batches(cut(x, size), size), plans, at_once)
     q, fraction = (np.concatenate(part) for part in zip(*pieces, strict=True))
     return Activations(q.astype(np.int64), fraction.astype(np.int64))
 
@@ -280,27 +307,42 @@ def stream(
     architecture: Architecture,
     batches: Iterable[tuple[int, Traced]],
     plans: Plans,
+    at_once: int = LEAST_AT_WORK,
 ) -> Iterator[Activations]:
     """``run`` on batches that ``inputs_in_batches`` made, under the proof for them: outputs batch by batch.
 
-    Outputs are int16 and int32, and nothing else is kept of a batch.
+    Outputs are int16 and int32, and nothing else is kept of a batch. At most ``at_once`` batches exist.
     """
     program, parameters = compiled(architecture, plans), narrowed(prepared)
-    pending: deque[tuple[int, Traced]] = deque()
-    for index, (count, batch) in enumerate(batches):
-        # Entered and left around each step: the caller runs between them, and has its own types.
-        with x64():
-            if index == 1:
-                # A call moves them by itself, once; that is quicker, if it is the only call.
-                parameters = jax.device_put(parameters)
-            pending.append((count, program(parameters, batch)))
-        # One batch in flight hides the host's share; more would only hold memory.
-        if len(pending) > 1:
-            yield _fetch(*pending.popleft())
-    while pending:
-        yield _fetch(*pending.popleft())
+    batches = iter(batches)
+    ahead = list(itertools.islice(batches, 2))
+    if len(ahead) < 2:
+        # A call moves the parameters by itself, once; that is quicker, if it is the only call.
+        yield from (_compute(program, parameters, *only) for only in ahead)
+        return
+    with x64():
+        parameters = jax.device_put(parameters)
+    pending: deque[Future[Activations]] = deque()
+    with ThreadPoolExecutor(at_once, "exact") as workers:
+        try:
+            for count, batch in itertools.chain(ahead, batches):
+                if len(batch.q) not in program.known_sizes:
+                    # Alone: two would compile the same twice.
+                    yield _compute(program, parameters, count, batch)
+                    continue
+                pending.append(workers.submit(_compute, program, parameters, count, batch))
+                if len(pending) == at_once:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # Where the caller stops early, or a batch fails, no other is begun.
+            workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _fetch(count: int, value: Traced) -> Activations:
-    q = np.asarray(value.q)[:count].astype(np.int16)
-    return Activations(q, np.asarray(value.fraction)[:count])
+def _compute(program: Program, parameters: tuple[Any, ...], count: int, batch: Traced) -> Activations:
+    """Outputs of the first ``count`` samples of a batch, in host memory."""
+    # Types are the thread's own, and so the caller, who runs in between, keeps its own.
+    with x64():
+        value = program(parameters, batch)
+    return Activations(np.asarray(value.q)[:count].astype(np.int16), np.asarray(value.fraction)[:count])

@@ -1,9 +1,10 @@
 """How much memory a score takes, from shapes alone, and how many samples at a time a budget allows.
 
-What is counted is what scoring itself allocates: parameters as integers, one batch at work and one in
-flight. The model file, the test set and about a hundred bytes per sample for the digest are there besides.
-Guarantees: nothing is allocated before ``samples_within`` has answered; no number of samples makes a pass
-take more; what it takes stays below the bound (a test compares it with what the compiled programs ask for).
+What is counted is what scoring itself allocates: parameters as integers, and the batches that are at work,
+two at least. The model file, the test set and about a hundred bytes per sample for the digest are there
+besides. Guarantees: nothing is allocated before ``samples_within`` has answered; no number of samples makes
+a pass take more; what it takes stays below the bound (a test compares it with what the compiled programs ask
+for).
 
 Source: design sections 7 and 11 ("out of memory: a clear error naming the limit, a clean stop").
 """
@@ -24,8 +25,8 @@ from protocol.errors import ProtocolError
 DEFAULT_BYTES: Final = 8 * 2**30
 """Enough for any model that a document may name, unless most of a quarter of a billion parameters, or of
 its largest values, are in one layer."""
-_IN_FLIGHT: Final = 2
-"""Batches that exist at once, see ``exact_jax.stream``."""
+LEAST_AT_WORK: Final = 2
+"""Batches that exist at once, at least; see ``exact_jax.stream``."""
 _WIDE_BYTES: Final = 8
 _COPIES: Final = 3
 """Of input, output and scratch, at eight bytes a value: operands (limbs, or whole), sums, wide results.
@@ -54,7 +55,7 @@ def _copies(layer: Layer, ways: Sequence[Way]) -> int:
 
 
 def sample_bytes(architecture: Architecture, ways: Sequence[Way]) -> int:
-    """What one sample more in a batch takes at most, when sums are held in any of these ways."""
+    """What one sample more in one batch takes at most, when sums are held in any of these ways."""
     shape: Shape = architecture.input_shape
     most = kept = 0
     for layer, output in zip(architecture.computed_layers, shapes(architecture), strict=False):
@@ -64,7 +65,7 @@ def sample_bytes(architecture: Architecture, ways: Sequence[Way]) -> int:
         if layer.name is not None:
             kept += _WIDE_BYTES * math.prod(output)
         shape = output
-    return _IN_FLIGHT * (most + kept + _INPUT_BYTES * math.prod(architecture.input_shape))
+    return most + kept + _INPUT_BYTES * math.prod(architecture.input_shape)
 
 
 def model_bytes(architecture: Architecture) -> int:
@@ -77,21 +78,26 @@ def model_bytes(architecture: Architecture) -> int:
     return _KEPT_BYTES * parameter_count(architecture) + _OPERAND_BYTES * largest
 
 
-def pass_bytes(architecture: Architecture, size: int, ways: Sequence[Way]) -> int:
-    """What scoring in batches of ``size`` takes at most, of however many samples."""
-    return model_bytes(architecture) + size * sample_bytes(architecture, ways)
+def pass_bytes(architecture: Architecture, size: int, at_work: int, ways: Sequence[Way]) -> int:
+    """What scoring takes at most, of however many samples: ``at_work`` batches of ``size`` at a time."""
+    return model_bytes(architecture) + at_work * size * sample_bytes(architecture, ways)
 
 
 def samples_within(architecture: Architecture, budget_bytes: int, ways: Sequence[Way]) -> int:
-    """The largest batch for which a pass stays within the budget.
+    """The largest batch of which ``LEAST_AT_WORK`` stay within the budget.
 
     Raises:
-        OverBudget: not even one sample does.
+        OverBudget: not even one sample in each does.
     """
-    fixed, each = model_bytes(architecture), sample_bytes(architecture, ways)
+    fixed, each = model_bytes(architecture), LEAST_AT_WORK * sample_bytes(architecture, ways)
     if fixed + each > budget_bytes:
         raise OverBudget(
             f"the model takes {fixed} bytes and {each} per sample, the budget is {budget_bytes} bytes: "
             "give scoring more memory (memory_bytes) or leave this model to others"
         )
     return (budget_bytes - fixed) // each
+
+
+def batches_within(architecture: Architecture, size: int, budget_bytes: int, ways: Sequence[Way]) -> int:
+    """How many batches of ``size``, from ``samples_within``, the budget has room for at once."""
+    return (budget_bytes - model_bytes(architecture)) // (size * sample_bytes(architecture, ways))

@@ -92,7 +92,10 @@ def _outputs(
     if backend == "specification":
         return (specification.run(prepared, architecture, piece) for piece in fitting)
     plans = exact_jax.plans_for(prepared, architecture, images, size, samples, means.container)
-    return exact_jax.stream(prepared, architecture, exact_jax.inputs_in_batches(fitting, size), plans)
+    at_once = exact_jax.batches_at_once(architecture, size, samples, means)
+    return exact_jax.stream(
+        prepared, architecture, exact_jax.inputs_in_batches(fitting, size), plans, at_once
+    )
 
 
 def _fitting(x: NDArray[Any], architecture: Architecture) -> NDArray[Any]:
@@ -168,7 +171,8 @@ class Scorer:
         self._architecture, self._samples, self._metric = architecture, samples, metric
         self._means = means
         self._size = exact_jax.batch_size_for(architecture, samples.count, means)
-        taken = pass_bytes(architecture, self._size, ways(means.container, samples.count))
+        self._at_once = exact_jax.batches_at_once(architecture, self._size, samples.count, means)
+        taken = pass_bytes(architecture, self._size, self._at_once, ways(means.container, samples.count))
         keeps = taken + 2 * _INTEGER_BYTES * samples.x.size <= means.memory_bytes
         self._kept = [jax.device_put(batch) for batch in self._read()] if keeps else None
 
@@ -193,7 +197,7 @@ class Scorer:
         )
         kept, first = metrics.tally(self._metric), 0
         batches = self._read() if self._kept is None else self._kept
-        for outputs in exact_jax.stream(prepared, self._architecture, batches, plans):
+        for outputs in exact_jax.stream(prepared, self._architecture, batches, plans, self._at_once):
             kept.add(outputs, self._samples.y[first : first + len(outputs.q)])
             first += len(outputs.q)
         return kept.score()

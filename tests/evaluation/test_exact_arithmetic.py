@@ -6,14 +6,16 @@ import math
 from fractions import Fraction as Exact
 from typing import get_args
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offchain.evaluation import arithmetic, bounds, quantise, tables
+from offchain.evaluation import arithmetic, arithmetic_jax, bounds, quantise, tables
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, FINEST, Activations
+from offchain.evaluation.arithmetic_jax import x64
 from offchain.evaluation.exact_jax import quantise_fast
 
 ANY_FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
@@ -90,6 +92,32 @@ def test_normalising_never_saturates_and_never_shifts_further_than_it_must(value
     assert read.q[0].tolist() == [half_up(Exact(value, 2**shift)) for value in values]
     if shift:
         assert half_up(Exact(max(map(abs, values)), 2 ** (shift - 1))) > ACTIVATION_LIMIT
+
+
+def near(reach: int) -> st.SearchStrategy[int]:
+    """Integers of up to ``reach`` bits, most of them where a shift begins to be one bit longer."""
+    edges = st.tuples(
+        st.sampled_from([2**15, 2 * ACTIVATION_LIMIT, 2 * ACTIVATION_LIMIT + 1, 2**16 - 1]),
+        st.integers(0, reach - 16),
+        st.integers(-2, 2),
+    ).map(lambda edge: max(-(2**reach), min(2**reach, (edge[0] << edge[1]) // 2 + edge[2])))
+    return st.one_of(edges, edges.map(int.__neg__), st.integers(-(2**reach), 2**reach), st.just(0))
+
+
+@pytest.mark.parametrize(("container", "reach"), [("float32", 22), ("float64", 51), ("int64", 59)])
+def test_both_backends_normalise_alike(container: str, reach: int) -> None:
+    @settings(deadline=None, max_examples=100)
+    @given(arrays(np.int64, (3, 5), elements=near(reach)))
+    def check(values: np.ndarray) -> None:
+        wanted = arithmetic.normalise(values, np.array([7, 0, -3]))
+        with x64():
+            found = arithmetic_jax.normalise(
+                jnp.asarray(values.astype(container)), jnp.asarray([7, 0, -3], jnp.int32)
+            )
+        assert (np.asarray(found.q) == wanted.q).all()
+        assert (np.asarray(found.fraction) == wanted.fraction).all()
+
+    check()
 
 
 @given(

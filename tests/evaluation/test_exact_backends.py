@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from offchain.data import Fragment
 from offchain.evaluation import conformance, exact_jax, specification
 from offchain.evaluation.arithmetic import spread
+from offchain.evaluation.arithmetic_jax import Traced
 from offchain.evaluation.bounds import plan_contraction
 from offchain.evaluation.quantise import quantise_linear
 from offchain.models.network import build, from_tensors
@@ -24,6 +29,7 @@ from protocol.architecture import (
     Relu,
     parameter_shapes,
 )
+from protocol.errors import InvalidArtifact
 from tests.evaluation.random_models import architectures, parameters, samples
 
 
@@ -101,6 +107,47 @@ def test_wide_layers_are_exact_however_they_have_to_be_cut(fan_in: int) -> None:
     if fan_in > 1032:
         assert plan_contraction(specification.prepare(tensors, wide)[0].weight, 32639).parts > 1
     assert_equal(wide, tensors, x, 3)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_batches_side_by_side_come_in_order_and_never_too_many_at_once(at_once: int) -> None:
+    rng = np.random.default_rng(3)
+    tensors, x = parameters(CLASSIC, rng, 1), samples(CLASSIC, rng, 23, images=True)
+    prepared = specification.prepare(tensors, CLASSIC)
+    plans = exact_jax.plans_for(prepared, CLASSIC, True, 2, len(x), "usual")
+    wanted, read = specification.run(prepared, CLASSIC, x), 0
+
+    def batches() -> Iterator[tuple[int, Traced]]:
+        nonlocal read
+        for batch in exact_jax.inputs_in_batches(exact_jax.cut(x, 2), 2):
+            read += 1
+            yield batch
+
+    given = 0
+    for outputs in exact_jax.stream(prepared, CLASSIC, batches(), plans, at_once):
+        # One more than are at work, where two are looked at to see whether there is more than one.
+        assert read - given // 2 <= max(2, at_once) + 1
+        assert (outputs.q == wanted.q[given : given + 2]).all()
+        given += len(outputs.q)
+    assert given == len(x)
+
+
+def test_who_stops_listening_or_fails_leaves_nothing_running() -> None:
+    rng = np.random.default_rng(4)
+    tensors, x = parameters(CLASSIC, rng, 1), samples(CLASSIC, rng, 40, images=True)
+    prepared = specification.prepare(tensors, CLASSIC)
+    plans = exact_jax.plans_for(prepared, CLASSIC, True, 2, len(x), "usual")
+
+    def batches(sound: int) -> Iterator[tuple[int, Traced]]:
+        yield from itertools.islice(exact_jax.inputs_in_batches(exact_jax.cut(x, 2), 2), sound)
+        raise InvalidArtifact("the rest cannot be read")
+
+    outputs = exact_jax.stream(prepared, CLASSIC, batches(20), plans, 3)
+    next(outputs)
+    outputs.close()  # type: ignore[attr-defined]
+    with pytest.raises(InvalidArtifact, match="the rest"):
+        list(exact_jax.stream(prepared, CLASSIC, batches(9), plans, 3))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("exact")]
 
 
 def forget_compiled() -> None:

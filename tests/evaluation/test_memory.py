@@ -22,7 +22,14 @@ from offchain.evaluation.arithmetic import groups_of
 from offchain.evaluation.arithmetic_jax import Traced, x64
 from offchain.evaluation.bounds import Container, Way
 from offchain.evaluation.means import Means
-from offchain.evaluation.memory import OverBudget, model_bytes, sample_bytes, samples_within
+from offchain.evaluation.memory import (
+    LEAST_AT_WORK,
+    OverBudget,
+    model_bytes,
+    pass_bytes,
+    sample_bytes,
+    samples_within,
+)
 from offchain.evaluation.score import Scorer, evaluate
 from offchain.models.artifact import encode_model
 from offchain.models.families import mlp
@@ -74,31 +81,33 @@ CASES = {
 def test_the_estimate_bounds_what_the_compiled_programs_state(name: str, container: Container) -> None:
     architecture, way = CASES[name], Way(container, container)
     stated = largest_stage(architecture, name, way, 32)
-    # The estimate is of two batches.
-    assert stated <= model_bytes(architecture) + 32 * sample_bytes(architecture, [way]) / 2
+    assert stated <= model_bytes(architecture) + 32 * sample_bytes(architecture, [way])
 
 
 def test_layers_without_contractions_stay_below_their_estimate() -> None:
     for name in ("layer_norm", "softmax", "add"):
         architecture = conformance.models()[name]
         stated = largest_stage(architecture, name, USUAL[0], 32)
-        assert stated <= model_bytes(architecture) + 32 * sample_bytes(architecture, USUAL) / 2
+        assert stated <= model_bytes(architecture) + 32 * sample_bytes(architecture, USUAL)
 
 
 @pytest.mark.parametrize("samples", [1, 7, 500, 10**7])
 def test_a_batch_fits_the_budget_and_a_larger_one_would_not(samples: int) -> None:
     for name, architecture in CASES.items():
-        fixed, each = model_bytes(architecture), sample_bytes(architecture, USUAL)
         for room in (1, 2, 37):
-            budget = fixed + room * each
+            budget = pass_bytes(architecture, room, LEAST_AT_WORK, USUAL)
             assert samples_within(architecture, budget, USUAL) == room, name
             means = Means(container="usual", memory_bytes=budget)
-            assert exact_jax.batch_size_for(architecture, samples, means) <= min(room, 2 * samples)
+            size = exact_jax.batch_size_for(architecture, samples, means)
+            assert size <= min(room, 2 * samples)
+            at_once = exact_jax.batches_at_once(architecture, size, samples, means)
+            assert at_once >= LEAST_AT_WORK
+            assert pass_bytes(architecture, size, at_once, USUAL) <= budget
 
 
 def test_a_model_whose_sample_does_not_fit_is_refused_before_anything_is_read() -> None:
     architecture = CASES["conv"]
-    least = model_bytes(architecture) + sample_bytes(architecture, USUAL)
+    least = pass_bytes(architecture, 1, LEAST_AT_WORK, USUAL)
     means = Means(container="usual", memory_bytes=least - 1)
     fragment = Fragment(np.zeros((3, 12, 12, 3), np.uint8), np.zeros(3, np.int32))
     for refused in (
@@ -117,7 +126,7 @@ def test_neither_budget_nor_cut_of_the_test_set_changes_the_score(monkeypatch: p
     model = encode_model(tensors, architecture)
     found = set()
     for room, edges in ((10**4, [0, 24]), (1, [0, 5, 24]), (3, [0, 1, 2, 23, 24])):
-        budget = model_bytes(architecture) + room * sample_bytes(architecture, USUAL)
+        budget = pass_bytes(architecture, room, LEAST_AT_WORK, USUAL)
         means = Means(container="usual", memory_bytes=budget)
         cut = [Fragment(x[a:b], y[a:b]) for a, b in itertools.pairwise(edges)]
         found.add(evaluate(model, architecture, cut, "cross_entropy", means=means))

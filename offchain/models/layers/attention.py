@@ -184,7 +184,7 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
         scores = _scores(query, key, plan)
         weights = _weights(scores)
         mixed = _mixed(weights, value, plan)
-        return _outer(_divided(mixed, weights), prepared.outer, plan.outer)
+        return _outer(_joined(_divided(mixed, weights)), prepared.outer, plan.outer)
 
 
 # Each piece is compiled apart: see ``exact_jax.compiled``.
@@ -275,11 +275,16 @@ def _divided(mixed: Traced, weights: list[jax.Array]) -> Traced:
     return Traced(jnp.moveaxis(divided.q, 1, 2), jnp.moveaxis(divided.fraction, 1, 2))
 
 
-@partial(jax.jit, static_argnums=2)
-def _outer(heads: Traced, outer: Linear, plan: Contraction) -> Traced:
-    """Heads joined, and the outer contraction."""
+@jax.jit
+def _joined(heads: Traced) -> Traced:
+    """Heads side by side, in one fraction: ``[n, positions, features]``."""
     joined = arithmetic_jax.join(heads, 2)
-    whole = Traced(joined.q.reshape(*joined.q.shape[:2], -1), joined.fraction)
+    return Traced(joined.q.reshape(*joined.q.shape[:2], -1), joined.fraction)
+
+
+@partial(jax.jit, static_argnums=2)
+def _outer(whole: Traced, outer: Linear, plan: Contraction) -> Traced:
+    """The outer contraction."""
     return arithmetic_jax.normalise(*contract(dot, whole, outer, plan))
 
 
