@@ -21,6 +21,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offchain.data import Fragment
+from offchain.models.layers.softmax import cross_entropy
 from offchain.models.network import Parameters, build, initialise, with_statistics
 from protocol.architecture import Architecture
 
@@ -118,7 +119,7 @@ def mean_loss(architecture: Architecture, outputs: jax.Array, y: jax.Array) -> j
     """What training lowers: cross-entropy in nats per sample or token, or the mean squared error."""
     if architecture.output == "regression":
         return jnp.mean(jnp.square(outputs - y))
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, y))
+    return jnp.mean(cross_entropy(outputs, y))
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen
 from hypothesis import given, settings
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 
 from offchain.evaluation.quantise import EPSILON
 from offchain.models.layers import VOCABULARY, kernel_gradient
+from offchain.models.layers import softmax as softmax_module
 from offchain.models.layers.normalisation import batch_norm
 from offchain.models.layers.rows import RowsDense, on_rows
+from offchain.models.layers.softmax import cross_entropy, softmax
 from protocol.architecture import Conv, Gelu, MaxPool, Padding
 
 PADDINGS = st.sampled_from(["SAME", "VALID"])
@@ -41,6 +44,41 @@ def same(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], *give
     )
     for mine, other in zip(found, expected, strict=True):
         assert np.allclose(mine, other, rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 70), st.integers(0, 2**32), st.sampled_from([1e-3, 1.0, 80.0]), st.booleans())
+def test_softmax_and_cross_entropy_are_the_usual_ones(
+    classes: int, seed: int, scale: float, masked: bool
+) -> None:
+    x = scale * array(2, 3, classes, seed=seed)
+    if masked:
+        x = jnp.where(jnp.arange(classes) % 3 == 0, x, jnp.finfo(jnp.float32).min)
+    same(softmax, jax.nn.softmax, x)
+    labels = jnp.asarray(np.random.default_rng(seed).integers(0, classes, (2, 3)) // 3 * 3)
+    same(
+        lambda x: cross_entropy(x, labels),
+        lambda x: optax.softmax_cross_entropy_with_integer_labels(x, labels),
+        x,
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_largest_of_a_row_is_the_largest_whatever_the_signs(dtype: Any) -> None:
+    top = np.finfo(np.float32).max
+    rows = [
+        [-3.0, -2.5, -7.0],
+        [0.0, -0.0, -1.0],
+        [-1e-40, -1e-38, -1.0],
+        [-np.inf, -top, -top],
+        [1.0, np.inf, 2.0],
+    ]
+    for row in rows:
+        assert softmax_module.largest(jnp.asarray(row, dtype)) == jnp.asarray(max(row), dtype)
+    for sign in (1.0, -1.0):
+        broken = jnp.asarray([0.0, sign * np.nan, 1.0], dtype)
+        assert jnp.isnan(softmax(broken)).all()
+        assert jnp.isnan(cross_entropy(broken, jnp.int32(0)))
 
 
 def test_small_batches_are_not_cut_into_parts() -> None:

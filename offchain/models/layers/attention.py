@@ -42,6 +42,7 @@ from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot
 from offchain.models.layers.kind import LayerKind, Module
 from offchain.models.layers.rows import on_rows, plus
+from offchain.models.layers.softmax import softmax
 from protocol.architecture import MAX_POSITIONS, CausalAttention, Shape
 
 SCORE_BITS: Final = 30
@@ -107,7 +108,7 @@ class CausalAttentionModule(linen.Module):
         query, key, value = jnp.moveaxis(inward(x).reshape(split), 2, 0)
         scores = jnp.einsum("nthd,nuhd->nhtu", query, key) / math.sqrt(features // self.heads)
         seen = jnp.tril(jnp.ones((length, length), bool))
-        weights = linen.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
+        weights = softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
         return outward(jnp.einsum("nhtu,nuhd->nthd", weights, value).reshape(x.shape))
 
 
