@@ -68,9 +68,14 @@ def batches_at_once(architecture: Architecture, size: int, samples: int, means: 
 
     Two where there is one device to serve, so that it need not wait for the host.
     """
-    cores = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else LEAST_AT_WORK
+    cores = _cores() if jax.default_backend() == "cpu" else LEAST_AT_WORK
     within = batches_within(architecture, size, means.memory_bytes, ways(means.container, samples))
     return max(LEAST_AT_WORK, min(cores, within, _MOST_AT_WORK))
+
+
+def _cores() -> int:
+    """How many this process may use; systems that do not tell say how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan(prepared: tuple[Any, ...], architecture: Architecture, images: bool, way: Way = USUAL) -> Plans:
@@ -322,6 +327,13 @@ def stream(
         return
     with x64():
         parameters = jax.device_put(parameters)
+    # A thread's own, as types are: jobs of other threads compute on other devices.
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
+
+    def work(count: int, batch: Traced) -> Activations:
+        with jax.default_device(device):
+            return _compute(program, parameters, count, batch)
+
     pending: deque[Future[Activations]] = deque()
     with ThreadPoolExecutor(at_once, "exact") as workers:
         try:
@@ -330,7 +342,7 @@ def stream(
                     # Alone: two would compile the same twice.
                     yield _compute(program, parameters, count, batch)
                     continue
-                pending.append(workers.submit(_compute, program, parameters, count, batch))
+                pending.append(workers.submit(work, count, batch))
                 if len(pending) == at_once:
                     yield pending.popleft().result()
             while pending:

@@ -42,6 +42,11 @@ def test_two_orders_are_trained_at_once_each_on_a_device_of_its_own(answer: dict
     assert all(len(devices) == 1 for devices in jobs) and jobs[0] != jobs[1]
 
 
+def test_a_job_scores_on_its_own_device_too(answer: dict[str, Any]) -> None:
+    first, second = answer["scored"]
+    assert len(first) == len(second) == 1 and first != second
+
+
 def test_an_order_more_than_devices_waits_until_one_is_free(answer: dict[str, Any]) -> None:
     assert answer["still"] == answer["first"]
     assert len(answer["later"]) == 1 and answer["claims"] == 3

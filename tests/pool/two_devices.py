@@ -13,13 +13,17 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from offchain.config import ProviderConfig
+from offchain.evaluation import exact_jax, specification
+from offchain.evaluation.arithmetic_jax import Traced
 from offchain.models.families import mlp
+from offchain.models.network import initialise, to_tensors
 from offchain.provider import Provider
 from offchain.training import engine, step
 from offchain.training.parallel import Stepping, Team
@@ -72,6 +76,7 @@ def main(folder: Path) -> None:
                 "claims": claims,
                 "both": outcome(0, Team()),
                 "program": program_for_both(),
+                "scored": [scored_on(device) for device in jax.devices()],
             }
         )
     )
@@ -85,6 +90,25 @@ def program_for_both() -> str:
     state = step.start(architecture, recipe, 0, None)
     lowered = dispatch.lower(state, data, jax.random.key(0), np.int32(3), np.float32(1))
     return str(lowered.compile().as_text())
+
+
+def scored_on(device: jax.Device) -> list[str]:
+    """Devices that hold outputs of batches which a thread scores whose own device that one is."""
+    seen: set[str] = set()
+
+    class Watched(exact_jax.Program):
+        def __call__(self, prepared: tuple[Any, ...], value: Traced) -> Traced:
+            outputs = super().__call__(prepared, value)
+            seen.update(str(holder) for holder in outputs.q.devices())
+            return outputs
+
+    architecture = mlp((7,), 3, (5,))
+    prepared = specification.prepare(to_tensors(initialise(architecture, 0)), architecture)
+    exact_jax.compiled.cache_clear()
+    with jax.default_device(device), mock.patch.object(exact_jax, "Program", Watched):
+        exact_jax.run(prepared, architecture, np.ones((9, 7), np.float32), 2)
+    exact_jax.compiled.cache_clear()
+    return sorted(seen)
 
 
 def wait_for(condition: Any) -> None:
