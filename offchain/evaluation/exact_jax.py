@@ -40,6 +40,8 @@ CACHED_VALUES: Final = 1 << 18
 """The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
 touches a step at a time, and wants large batches."""
 MAX_BATCH: Final = 1024
+_WITH_FLOAT64: Final = frozenset({"cpu", "gpu"})
+"""Backends whose float64 is the processor's own."""
 _MOST_AT_WORK: Final = 8
 """Batches at once: more would contend for memory."""
 
@@ -71,6 +73,18 @@ def batches_at_once(architecture: Architecture, size: int, samples: int, means: 
     cores = _cores() if jax.default_backend() == "cpu" else LEAST_AT_WORK
     within = batches_within(architecture, size, means.memory_bytes, ways(means.container, samples))
     return max(LEAST_AT_WORK, min(cores, within, _MOST_AT_WORK))
+
+
+def device() -> jax.Device | None:
+    """Where to compute: the calling thread's own device, None where it has none; beside a TPU, a CPU.
+
+    A TPU makes float64 of pairs of float32, which hold fewer bits than ``bounds.py`` proves with, and it
+    does not compile bit patterns of them (jax-ml/jax#21108).
+    """
+    if jax.default_backend() not in _WITH_FLOAT64:
+        return jax.devices("cpu")[0]
+    own: jax.Device | None = jax.config.jax_default_device  # type: ignore[attr-defined]
+    return own
 
 
 def _cores() -> int:
@@ -183,13 +197,14 @@ def chosen(
 
 def _runs(stage: _Stage, choices: Sequence[Plans], prepared: Any, shape: Shape, size: int) -> list[Any]:
     """One run of the stage for each of its choices, on zeros: no step of it takes longer for other values."""
-    with x64():
+    place = device()
+    with x64(), jax.default_device(place):
         zeros = jnp.zeros((size, *shape), jnp.float32)
         value = Traced(zeros, jnp.zeros(groups_of(zeros.shape), jnp.int32))
         parameters = jax.device_put(narrowed(prepared))
 
     def run(plans: Plans) -> object:
-        with x64():
+        with x64(), jax.default_device(place):
             others = [value for _ in stage.references]
             return jax.block_until_ready(compiled_stage(stage.layers, plans)(parameters, value, *others))
 
@@ -318,31 +333,32 @@ def stream(
 
     Outputs are int16 and int32, and nothing else is kept of a batch. At most ``at_once`` batches exist.
     """
-    program, parameters = compiled(architecture, plans), narrowed(prepared)
+    program, parameters, place = compiled(architecture, plans), narrowed(prepared), device()
+
+    def compute(count: int, batch: Traced) -> Activations:
+        # Types and device are a thread's own: the caller, who runs in between, keeps its own, and jobs of
+        # other threads compute elsewhere.
+        with x64(), jax.default_device(place):
+            value = program(parameters, batch)
+        return Activations(np.asarray(value.q)[:count].astype(np.int16), np.asarray(value.fraction)[:count])
+
     batches = iter(batches)
     ahead = list(itertools.islice(batches, 2))
     if len(ahead) < 2:
         # A call moves the parameters by itself, once; that is quicker, if it is the only call.
-        yield from (_compute(program, parameters, *only) for only in ahead)
+        yield from (compute(*only) for only in ahead)
         return
-    with x64():
+    with x64(), jax.default_device(place):
         parameters = jax.device_put(parameters)
-    # A thread's own, as types are: jobs of other threads compute on other devices.
-    device = jax.config.jax_default_device  # type: ignore[attr-defined]
-
-    def work(count: int, batch: Traced) -> Activations:
-        with jax.default_device(device):
-            return _compute(program, parameters, count, batch)
-
     pending: deque[Future[Activations]] = deque()
     with ThreadPoolExecutor(at_once, "exact") as workers:
         try:
             for count, batch in itertools.chain(ahead, batches):
                 if len(batch.q) not in program.known_sizes:
                     # Alone: two would compile the same twice.
-                    yield _compute(program, parameters, count, batch)
+                    yield compute(count, batch)
                     continue
-                pending.append(workers.submit(work, count, batch))
+                pending.append(workers.submit(compute, count, batch))
                 if len(pending) == at_once:
                     yield pending.popleft().result()
             while pending:
@@ -350,11 +366,3 @@ def stream(
         finally:
             # Where the caller stops early, or a batch fails, no other is begun.
             workers.shutdown(wait=False, cancel_futures=True)
-
-
-def _compute(program: Program, parameters: tuple[Any, ...], count: int, batch: Traced) -> Activations:
-    """Outputs of the first ``count`` samples of a batch, in host memory."""
-    # Types are the thread's own, and so the caller, who runs in between, keeps its own.
-    with x64():
-        value = program(parameters, batch)
-    return Activations(np.asarray(value.q)[:count].astype(np.int16), np.asarray(value.fraction)[:count])

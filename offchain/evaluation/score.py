@@ -174,7 +174,8 @@ class Scorer:
         self._at_once = exact_jax.batches_at_once(architecture, self._size, samples.count, means)
         taken = pass_bytes(architecture, self._size, self._at_once, ways(means.container, samples.count))
         keeps = taken + 2 * _INTEGER_BYTES * samples.x.size <= means.memory_bytes
-        self._kept = [jax.device_put(batch) for batch in self._read()] if keeps else None
+        with jax.default_device(exact_jax.device()):
+            self._kept = [jax.device_put(batch) for batch in self._read()] if keeps else None
 
     def _read(self) -> Iterator[tuple[int, Traced]]:
         return exact_jax.inputs_in_batches(exact_jax.cut(self._samples.x, self._size), self._size)

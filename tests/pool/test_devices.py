@@ -47,6 +47,10 @@ def test_a_job_scores_on_its_own_device_too(answer: dict[str, Any]) -> None:
     assert len(first) == len(second) == 1 and first != second
 
 
+def test_beside_a_tpu_whose_float64_is_none_the_cpu_scores(answer: dict[str, Any]) -> None:
+    assert answer["scored_beside_tpu"] == ["TFRT_CPU_0"]
+
+
 def test_an_order_more_than_devices_waits_until_one_is_free(answer: dict[str, Any]) -> None:
     assert answer["still"] == answer["first"]
     assert len(answer["later"]) == 1 and answer["claims"] == 3

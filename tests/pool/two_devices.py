@@ -77,6 +77,7 @@ def main(folder: Path) -> None:
                 "both": outcome(0, Team()),
                 "program": program_for_both(),
                 "scored": [scored_on(device) for device in jax.devices()],
+                "scored_beside_tpu": scored_beside_tpu(jax.devices()[1]),
             }
         )
     )
@@ -109,6 +110,12 @@ def scored_on(device: jax.Device) -> list[str]:
         exact_jax.run(prepared, architecture, np.ones((9, 7), np.float32), 2)
     exact_jax.compiled.cache_clear()
     return sorted(seen)
+
+
+def scored_beside_tpu(accelerator: jax.Device) -> list[str]:
+    """The same where ``accelerator`` is what JAX computes on, and says that it is a TPU."""
+    with mock.patch.object(jax, "default_backend", lambda: "tpu"):
+        return scored_on(accelerator)
 
 
 def wait_for(condition: Any) -> None:
