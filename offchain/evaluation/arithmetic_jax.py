@@ -76,9 +76,8 @@ def align(values: jax.Array, have: jax.Array, want: jax.Array) -> jax.Array:
         left = jnp.clip(want - have, 0, _MAX_SHIFT).astype(jnp.int64)
         return round_shift(values << left, jnp.maximum(have - want, 0))
     # One factor for either direction: what is shifted to the left stays whole when a half is added.
-    return jnp.floor(
-        values * power_of_two(jnp.clip(want - have, -_MAX_SHIFT, _MAX_SHIFT), values.dtype) + 0.5
-    )
+    shift = jnp.clip(want - have, -_MAX_SHIFT, _MAX_SHIFT)
+    return jnp.floor(values * power_of_two(shift, values.dtype) + 0.5)
 
 
 def align_saturating(values: jax.Array, have: jax.Array, want: Any, bits: int) -> jax.Array:

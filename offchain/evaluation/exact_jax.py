@@ -30,6 +30,7 @@ from offchain.evaluation.bounds import USUAL, Way
 from offchain.evaluation.containers import Choice, fastest, ways
 from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.memory import LEAST_AT_WORK, batches_within, samples_within
+from offchain.evaluation.place import device, on_cpu
 from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
 from offchain.models.layers import VOCABULARY
 from protocol.architecture import Architecture, Layer, Shape, recurrent_steps, scratch, shapes
@@ -40,8 +41,6 @@ CACHED_VALUES: Final = 1 << 18
 """The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
 touches a step at a time, and wants large batches."""
 MAX_BATCH: Final = 1024
-_WITH_FLOAT64: Final = frozenset({"cpu", "gpu"})
-"""Backends whose float64 is the processor's own."""
 _MOST_AT_WORK: Final = 8
 """Batches at once: more would contend for memory."""
 
@@ -59,7 +58,7 @@ def batch_size_for(architecture: Architecture, samples: int, means: Means = USUA
         OverBudget: not even one sample fits the budget.
     """
     within = samples_within(architecture, means.memory_bytes, ways(means.container, samples))
-    cached = jax.default_backend() == "cpu" and not recurrent_steps(architecture)
+    cached = on_cpu() and not recurrent_steps(architecture)
     values = CACHED_VALUES if cached else BATCH_VALUES
     fitting = min(MAX_BATCH, max(1, values // scratch(architecture)), within)
     return 1 << (min(fitting, 1 << (samples - 1).bit_length()).bit_length() - 1)
@@ -70,21 +69,9 @@ def batches_at_once(architecture: Architecture, size: int, samples: int, means: 
 
     Two where there is one device to serve, so that it need not wait for the host.
     """
-    cores = _cores() if jax.default_backend() == "cpu" else LEAST_AT_WORK
+    cores = _cores() if on_cpu() else LEAST_AT_WORK
     within = batches_within(architecture, size, means.memory_bytes, ways(means.container, samples))
     return max(LEAST_AT_WORK, min(cores, within, _MOST_AT_WORK))
-
-
-def device() -> jax.Device | None:
-    """Where to compute: the calling thread's own device, None where it has none; beside a TPU, a CPU.
-
-    A TPU makes float64 of pairs of float32, which hold fewer bits than ``bounds.py`` proves with, and it
-    does not compile bit patterns of them (jax-ml/jax#21108).
-    """
-    if jax.default_backend() not in _WITH_FLOAT64:
-        return jax.devices("cpu")[0]
-    own: jax.Device | None = jax.config.jax_default_device  # type: ignore[attr-defined]
-    return own
 
 
 def _cores() -> int:
@@ -151,17 +138,16 @@ class Program:
             (stage, compiled_stage(stage.layers, plans[stage.start : stage.stop]))
             for stage in _stages(architecture)
         ]
-        self.known_sizes: set[int] = set()
-        """Of batches that have been computed, so that nothing is left to compile for them."""
+        self.ready_for: set[tuple[jax.Device | None, int]] = set()
+        """Devices, and sizes of batches that were computed there: nothing is left to compile for them."""
 
     def __call__(self, prepared: tuple[Any, ...], value: Traced) -> Traced:
-        size, named = len(value.q), dict[str, Traced]()
+        named: dict[str, Traced] = {}
         for stage, run in self._stages:
             others = [named[name] for name in stage.references]
             value = run(prepared[stage.start : stage.stop], value, *others)
             if stage.name is not None:
                 named[stage.name] = value
-        self.known_sizes.add(size)
         return value
 
 
@@ -331,7 +317,8 @@ def stream(
 ) -> Iterator[Activations]:
     """``run`` on batches that ``inputs_in_batches`` made, under the proof for them: outputs batch by batch.
 
-    Outputs are int16 and int32, and nothing else is kept of a batch. At most ``at_once`` batches exist.
+    Outputs are int16 and int32, and nothing else is kept of a batch. At most ``at_once`` batches exist,
+    and two where that is one.
     """
     program, parameters, place = compiled(architecture, plans), narrowed(prepared), device()
 
@@ -340,6 +327,7 @@ def stream(
         # other threads compute elsewhere.
         with x64(), jax.default_device(place):
             value = program(parameters, batch)
+        program.ready_for.add((place, len(batch.q)))
         return Activations(np.asarray(value.q)[:count].astype(np.int16), np.asarray(value.fraction)[:count])
 
     batches = iter(batches)
@@ -348,13 +336,15 @@ def stream(
         # A call moves the parameters by itself, once; that is quicker, if it is the only call.
         yield from (compute(*only) for only in ahead)
         return
+    batches = itertools.chain(ahead, batches)
+    del ahead  # which would keep two batches to the end
     with x64(), jax.default_device(place):
         parameters = jax.device_put(parameters)
     pending: deque[Future[Activations]] = deque()
     with ThreadPoolExecutor(at_once, "exact") as workers:
         try:
-            for count, batch in itertools.chain(ahead, batches):
-                if len(batch.q) not in program.known_sizes:
+            for count, batch in batches:
+                if (place, len(batch.q)) not in program.ready_for:
                     # Alone: two would compile the same twice.
                     yield compute(count, batch)
                     continue

@@ -15,9 +15,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-import jax
-
 from offchain.evaluation.bounds import FLOAT32_EXACT, LIMB_LIMIT, Way
+from offchain.evaluation.place import on_cpu
 from offchain.evaluation.quantise import WEIGHT_LIMIT
 from protocol.architecture import Architecture, Layer, Shape, parameter_count, shapes
 from protocol.errors import ProtocolError
@@ -47,7 +46,7 @@ def _copies(layer: Layer, ways: Sequence[Way]) -> int:
     if layer.kind != "conv":
         return _COPIES
     taps = math.prod(layer.kernel)
-    direct = jax.default_backend() == "cpu" and taps * WEIGHT_LIMIT * LIMB_LIMIT <= FLOAT32_EXACT
+    direct = on_cpu() and taps * WEIGHT_LIMIT * LIMB_LIMIT <= FLOAT32_EXACT
     if direct and all(way.weights == "float32" for way in ways):
         return _COPIES
     # One product per kernel position, all of which may exist before they are added up.

@@ -25,6 +25,7 @@ from offchain.evaluation.arithmetic_jax import Traced
 from offchain.evaluation.containers import ways
 from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.memory import pass_bytes
+from offchain.evaluation.place import device
 from offchain.models.artifact import Tensors, check_tensors, decode_model
 from protocol.architecture import Architecture
 from protocol.crypto import keccak256
@@ -174,7 +175,7 @@ class Scorer:
         self._at_once = exact_jax.batches_at_once(architecture, self._size, samples.count, means)
         taken = pass_bytes(architecture, self._size, self._at_once, ways(means.container, samples.count))
         keeps = taken + 2 * _INTEGER_BYTES * samples.x.size <= means.memory_bytes
-        with jax.default_device(exact_jax.device()):
+        with jax.default_device(device()):
             self._kept = [jax.device_put(batch) for batch in self._read()] if keeps else None
 
     def _read(self) -> Iterator[tuple[int, Traced]]:

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from offchain.evaluation import conformance, exact_jax, specification
 from offchain.evaluation.arithmetic import spread
 from offchain.evaluation.arithmetic_jax import Traced
 from offchain.evaluation.bounds import plan_contraction
+from offchain.evaluation.place import NowhereToScore, device
 from offchain.evaluation.quantise import quantise_linear
 from offchain.models.network import build, from_tensors
 from protocol.architecture import (
@@ -148,6 +150,16 @@ def test_who_stops_listening_or_fails_leaves_nothing_running() -> None:
     with pytest.raises(InvalidArtifact, match="the rest"):
         list(exact_jax.stream(prepared, CLASSIC, batches(9), plans, 3))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("exact")]
+
+
+def test_a_tpu_alone_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_but_tpus(platform: str) -> list[jax.Device]:
+        raise RuntimeError(f"Unknown backend {platform}")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(jax, "devices", none_but_tpus)
+    with pytest.raises(NowhereToScore, match="JAX_PLATFORMS=tpu,cpu"):
+        device()
 
 
 def forget_compiled() -> None:

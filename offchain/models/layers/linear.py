@@ -25,6 +25,7 @@ from offchain.evaluation import arithmetic, arithmetic_jax
 from offchain.evaluation.arithmetic import ACTIVATION_LIMIT, Activations
 from offchain.evaluation.arithmetic_jax import Traced
 from offchain.evaluation.bounds import Contraction, Way, plan_contraction
+from offchain.evaluation.place import on_cpu
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot, finish, sums_of
 from offchain.models.layers.kernel_gradient import convolve
@@ -131,7 +132,7 @@ class ConvKind(LayerKind[Conv]):
 
     def exact(self, layer: Conv, prepared: Linear, plan: Contraction, *inputs: Traced) -> Traced:
         # XLA's own convolutions of anything else on a CPU are loops without vectors.
-        direct = jax.default_backend() == "cpu" and plan.container == "float32"
+        direct = on_cpu() and plan.container == "float32"
 
         def product(x: jax.Array, weight: jax.Array) -> jax.Array:
             if direct:
