@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from offchain.evaluation.quantise import EPSILON
 from offchain.models.layers import VOCABULARY, kernel_gradient
 from offchain.models.layers import softmax as softmax_module
+from offchain.models.layers.attend import attend
 from offchain.models.layers.normalisation import batch_norm
-from offchain.models.layers.rows import RowsDense, on_rows
+from offchain.models.layers.rows import RowsDense, on_rows, weighted_sum
 from offchain.models.layers.softmax import cross_entropy, softmax
 from protocol.architecture import Conv, Gelu, MaxPool, Padding
 
@@ -61,6 +63,28 @@ def test_softmax_and_cross_entropy_are_the_usual_ones(
         lambda x: optax.softmax_cross_entropy_with_integer_labels(x, labels),
         x,
     )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32), st.sampled_from([1e-3, 1.0, 9.0]))
+def test_attention_is_a_softmax_between_two_products(
+    length: int, width: int, seed: int, scale: float
+) -> None:
+    def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        scores = query @ key.swapaxes(-1, -2) / math.sqrt(width)
+        seen = jnp.arange(length)[:, None] >= jnp.arange(length)
+        return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf)) @ value
+
+    query, key, value = (array(2, 3, length, width, seed=seed + own) for own in range(3))
+    same(attend, plain, scale * query, key, value)
+
+
+@pytest.mark.parametrize("rows", [64, 2048, 4096])
+def test_a_sum_of_rows_does_not_compute_them_again_for_each_column(rows: int) -> None:
+    """XLA's CPU backend fuses a product by one vector below 16 KiB with what made the rows."""
+    program = jax.jit(lambda x: weighted_sum(jnp.tanh(x) * jnp.exp(x), 0.5)).lower(array(rows, 256)).compile()
+    entry = program.as_text().split("ENTRY ")[1]
+    assert " dot(" in entry or "ynn_fusion" in entry
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -171,15 +195,16 @@ def test_rows_are_what_their_layer_makes_of_each(shape: tuple[int, ...]) -> None
     same(lambda x, k: on_rows(lambda rows: rows @ k)(x), lambda x, k: x @ k, array(*shape), kernel)
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("features", [2, 7])
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (16, 5)])
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_dense_layers(shape: tuple[int, ...], use_bias: bool) -> None:
-    ours: Any = RowsDense(7, use_bias)
-    theirs: Any = linen.Dense(7, use_bias=use_bias)
+def test_dense_layers(shape: tuple[int, ...], features: int, use_bias: bool) -> None:
+    ours: Any = RowsDense(features, use_bias)
+    theirs: Any = linen.Dense(features, use_bias=use_bias)
     first = jax.random.key(0)
     fresh = [module.init(first, jnp.zeros((1, 5))) for module in (ours, theirs)]
     assert jax.tree.all(jax.tree.map(np.array_equal, *fresh))
-    given = (array(*shape), array(5, 7, seed=2), *([array(7, seed=3)] if use_bias else []))
+    given = (array(*shape), array(5, features, seed=2), *([array(features, seed=3)] if use_bias else []))
 
     def parameters(kernel: jax.Array, *bias: jax.Array) -> dict[str, Any]:
         return {"params": dict(zip(("kernel", "bias"), (kernel, *bias), strict=False))}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import jax
 import numpy as np
 
 from offchain.data import Fragment
+from offchain.models.families import transformer
 from offchain.models.network import build, from_tensors, to_tensors
 from offchain.training import step
 from offchain.training.engine import TrainingConfig, TrainingTask, train
@@ -54,3 +57,38 @@ def test_a_run_with_dropout_and_batch_norm_repeats_itself_and_learns() -> None:
     ]
     assert results[0].model == results[1].model is not None
     assert results[0].score is not None and results[0].score > -300_000
+
+
+def test_a_batch_in_two_parts_trains_as_a_whole_one_does() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 20, (30, 9), np.int32)
+    samples = step.on_device(Fragment(tokens, np.roll(tokens, -1, axis=1)))
+    # A rate at which roundings do not decide: where a gradient is next to nothing, Adam's step has its sign.
+    recipe = step.Recipe(8, 1e-4, 0.0, warmup_steps=0, schedule_steps=100, shift=0)
+    text = transformer((9,), 20, 16, 1, 2, vocabulary=20)
+    assert step._parts(text, recipe) == 2
+
+    def trained() -> tuple[dict[str, np.ndarray], float]:
+        step.compiled.cache_clear()
+        dispatch = step.compiled(text, recipe)
+        state = step.start(text, recipe, 0, None)
+        after, loss = dispatch(state, samples, jax.random.key(0), np.int32(20), np.float32(1))
+        return to_tensors(after.parameters), float(loss)
+
+    parted, loss = trained()
+    with mock.patch.object(step, "_parts", lambda *_: 1):
+        whole, other_loss = trained()
+    step.compiled.cache_clear()
+    assert abs(loss - other_loss) < 1e-5 * loss
+    for name, tensor in whole.items():
+        assert np.abs(parted[name] - tensor).max() < 1e-4, name
+
+
+def test_batches_stay_whole_where_parts_would_change_what_is_trained_or_gain_nothing() -> None:
+    recipe = step.Recipe(8, 1e-3, 0.0, warmup_steps=0, schedule_steps=100, shift=0)
+    text = transformer((9,), 20, 16, 1, 2, vocabulary=20)
+    assert step._parts(text, recipe._replace(batch_size=7)) == 1
+    assert step._parts(transformer((9,), 20, 16, 1, 2, vocabulary=20, dropout_permille=100), recipe) == 1
+    assert step._parts(NORMED, recipe) == 1
+    with mock.patch.object(jax, "default_backend", lambda: "gpu"):
+        assert step._parts(text, recipe) == 1

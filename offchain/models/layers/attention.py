@@ -39,10 +39,10 @@ from offchain.evaluation.bounds import (
 )
 from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
 from offchain.evaluation.quantise import Linear, quantise_linear
+from offchain.models.layers.attend import attend
 from offchain.models.layers.contraction import contract, dense, dot
 from offchain.models.layers.kind import LayerKind, Module
 from offchain.models.layers.rows import on_rows, plus
-from offchain.models.layers.softmax import softmax
 from protocol.architecture import MAX_POSITIONS, CausalAttention, Shape
 
 SCORE_BITS: Final = 30
@@ -94,7 +94,7 @@ class CausalAttentionModule(linen.Module):
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        length, features = x.shape[1:]
+        features = x.shape[-1]
         small = linen.initializers.lecun_normal()
         kernel = self.param("kernel", small, (features, 3 * features))
         bias = self.param("bias", linen.initializers.zeros, (3 * features,))
@@ -105,11 +105,8 @@ class CausalAttentionModule(linen.Module):
             on_rows(lambda rows: plus(rows @ out_kernel, out_bias)),
         )
         split = (*x.shape[:2], 3, self.heads, features // self.heads)
-        query, key, value = jnp.moveaxis(inward(x).reshape(split), 2, 0)
-        scores = jnp.einsum("nthd,nuhd->nhtu", query, key) / math.sqrt(features // self.heads)
-        seen = jnp.tril(jnp.ones((length, length), bool))
-        weights = softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
-        return outward(jnp.einsum("nhtu,nuhd->nthd", weights, value).reshape(x.shape))
+        query, key, value = jnp.moveaxis(inward(x).reshape(split), (2, 3), (0, 2))
+        return outward(attend(query, key, value).swapaxes(1, 2).reshape(x.shape))
 
 
 class CausalAttentionKind(LayerKind[CausalAttention]):
