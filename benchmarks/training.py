@@ -4,7 +4,7 @@
 
 The plain loop is what one writes first and well: one jitted step with donated state, batches gathered on
 the device, optax's AdamW with clipped gradients, the loss fetched once at the end. PyTorch's is the same in
-its own terms. All train the same model on the same data in batches of 64; they take turns, medians of five,
+its own terms. All train the same model on the same data in batches of 64; they take turns, medians of 15,
 in one process that keeps freed memory as the engine's does (`offchain/training/freed_memory.py`).
 The figure to reach is a ratio of at least 1 to both (design 12). Without PyTorch its column is empty.
 
@@ -42,7 +42,7 @@ FAMILIES: Final[dict[str, Architecture]] = {
     "lstm": lstm((24, 1), 1, 32, output="regression"),
     "transformer": transformer((64,), 96, 64, 2, 4, vocabulary=96),
 }
-TURNS: Final = 5
+TURNS: Final = 15
 SAMPLES: Final = 1500
 
 Run = Callable[[int], None]
