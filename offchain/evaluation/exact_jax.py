@@ -31,7 +31,7 @@ from offchain.evaluation.containers import Choice, fastest, ways
 from offchain.evaluation.means import USUAL_MEANS, Means
 from offchain.evaluation.memory import LEAST_AT_WORK, batches_within, samples_within
 from offchain.evaluation.place import device, on_cpu
-from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, quantise_inputs
+from offchain.evaluation.quantise import IMAGE_FRACTION, IMAGE_LIMIT, largest_pattern, quantise_inputs
 from offchain.models.layers import VOCABULARY
 from protocol.architecture import Architecture, Layer, Shape, recurrent_steps, scratch, shapes
 
@@ -241,13 +241,11 @@ def quantise_fast(x: NDArray[Any]) -> Traced:
         return _on_host(_IMAGE_VALUES[x], np.full(groups, IMAGE_FRACTION))
     if x.dtype == np.int32:
         return _on_host(x, np.zeros(groups))
-    rows = x.reshape(*groups, -1)
-    largest = np.maximum(rows.max(axis=-1), -rows.min(axis=-1))
+    bits = largest_pattern(x.reshape(*groups, -1), axis=-1)
     # A normal float32 is 1 to 2 times 2**(field - 127); its 24 bits, rounded to 15, may pass the limit.
-    bits = np.abs(largest).view(np.int32)
     leading = (bits & ((1 << 23) - 1)) | (1 << 23)
     fraction = 141 - (bits >> 23) - (((leading + 256) >> 9) > ACTIVATION_LIMIT)
-    zero = largest == 0
+    zero = bits == 0
     if fraction[~zero].max(initial=0) > _SAFE_FRACTION:
         return _on_host(*quantise_inputs(x))
     scaled = x * spread(np.ldexp(1.0, np.where(zero, 0, fraction)), x)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import mmap
+import platform
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction as Exact
 from typing import get_args
 
@@ -54,6 +58,62 @@ def test_weights_multipliers_and_biases_round_the_exact_quotient_once(
         assert linear.multiplier[channel] == half_up(largest / 127 * power(linear.multiplier_fraction))
         assert linear.bias[channel] == half_up(exact(bias[channel]) * power(linear.bias_fraction))
     assert (2**14 <= linear.multiplier.max() < 2**15) or not kernel.any()
+
+
+@given(
+    st.integers(2**23, 2**24 - 1),
+    st.integers(-127, 127),
+    st.integers(0, 18),
+    st.integers(-1, 1),
+    st.sampled_from([-149, -126, -100, 0, 90]),
+)
+def test_a_weight_beside_half_a_step_goes_to_the_side_on_which_it_lies(
+    top: int, step: int, apart: int, beside: int, exponent: int
+) -> None:
+    weight = ((2 * step - 1) * top * 2**apart // 254 + beside) / 2**apart
+    kernel = np.array([[top], [min(max(weight, -top), top)]], np.float64) * 2.0**exponent
+    kernel = kernel.astype(np.float32)
+    linear = quantise.quantise_linear(kernel, None)
+    assert linear.weight[1, 0] == half_up(127 * exact(kernel[1, 0]) / exact(kernel[0, 0]))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sets a register of x86")
+def test_values_are_read_alike_where_the_processor_flushes_denormals() -> None:
+    rng = np.random.default_rng(0)
+    normal, denormal = rng.standard_normal((2, 40, 6)).astype(np.float32)
+    given = [normal, normal * np.float32(1e-40), normal * np.float32(1e-20), normal.copy(), normal.copy()]
+    given[3][:, :2] = denormal[:, :2] * np.float32(1e-40)
+    given[4][:, :2] = rng.integers(1, 9, (40, 2)).astype(np.uint32).view(np.float32)
+    given += [values.T.copy() for values in given]
+
+    def read() -> list[list[int]]:
+        return [
+            np.asarray(part).tolist()
+            for x in given
+            for part in (
+                *quantise.quantise_linear(x, x[0])[:5],
+                *quantise.quantise_inputs(x),
+                *quantise_fast(x),
+            )
+        ]
+
+    def flushed() -> tuple[float, list[list[int]]]:
+        flush_denormals()
+        return float(np.float32(1e-40) * np.ones(16, np.float32)[0]), read()
+
+    # The register is the thread's own, and goes with it.
+    with ThreadPoolExecutor(1) as alone:
+        product, found = alone.submit(flushed).result()
+    assert product == 0 and found == read()
+
+
+def flush_denormals() -> None:
+    """This thread takes and makes no denormals, as libraries built with ``-ffast-math`` have it."""
+    load = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    load.write(b"\x0f\xae\x17\xc3")  # ldmxcsr [rdi]; ret
+    control = ctypes.c_uint32(0x1F80 | 0x8040)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(load))
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(start)(ctypes.addressof(control))
 
 
 @given(arrays(np.float32, (3, 5), elements=ANY_FLOAT32))
