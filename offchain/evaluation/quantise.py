@@ -46,7 +46,7 @@ _BLOCK: Final = 1 << 16
 _MAGNITUDE: Final = (1 << 31) - 1
 """All of a float32's pattern but its sign."""
 _PLAIN: Final = 2.0**-100
-"""Beside a weight from here on a denormal, below ``2**-126``, is nothing, whether or not it is flushed."""
+"""Where a channel's largest weight is no smaller, denormals, below ``2**-126``, round to zero anyway."""
 
 
 class Linear(NamedTuple):
@@ -133,12 +133,12 @@ def _ratios(weights: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
 
 
 def _divided(weights: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
-    """``_ratios`` for ``largest`` from ``_PLAIN`` on, or zero: a tenth of the time.
+    """``_ratios`` where each of ``largest`` is zero or at least ``_PLAIN``, in a fraction of the time.
 
-    A product of 127 is exact in float64. A quotient that lies between two whole numbers' middle and
-    does not hit it is at least ``2**-41`` away: ``|254 m - (2 k - 1) t 2**d| / (t 2**(d + 1))`` for mantissas
-    ``m, t < 2**24`` and exponents ``d <= 16`` apart; beyond that all are below a quarter. One that hits it
-    comes out exact. So what float64 rounds, at most ``2**-46``, decides nothing.
+    A product of 127 is exact in float64. A quotient that is not halfway between two whole numbers is at
+    least ``2**-41`` away from that, ``|254 m - (2 k - 1) t 2**d| / (t 2**(d + 1))`` for mantissas below
+    ``2**24`` and exponents ``d <= 16`` apart; beyond that all are below a quarter. One that is halfway comes out exact.
+    So what float64 rounds, at most ``2**-46``, decides nothing.
     """
     quotient = weights.astype(np.float64)
     quotient *= WEIGHT_LIMIT

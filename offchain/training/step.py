@@ -140,14 +140,7 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
         )
         return mean_loss(architecture, outputs.astype(jnp.float32), y), seen.get("statistics", {})
 
-    parts = 1 if mesh is not None else _parts(architecture, recipe)
-
-    def gradient_of(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> Any:
-        own = [
-            jax.value_and_grad(loss_of, has_aux=True)(parameters, some_x, some_y, key)
-            for some_x, some_y in zip(jnp.split(x, parts), jnp.split(y, parts), strict=True)
-        ]
-        return jax.tree.map(lambda *values: sum(values) / parts, *own)
+    gradient_of = _averaged(jax.value_and_grad(loss_of, has_aux=True), _parts(architecture, recipe, mesh))
 
     def one(state: State, data: Data, key: jax.Array, rate: Any) -> tuple[State, jax.Array]:
         own = jax.random.fold_in(key, state.step)
@@ -199,13 +192,25 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     return queue
 
 
-def _parts(architecture: Architecture, recipe: Recipe) -> int:
+def _averaged(function: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """``function(parameters, x, y, key)`` as the mean of its results for equal parts of ``x``, ``y``."""
+
+    def average(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> Any:
+        dealt = zip(jnp.split(x, parts), jnp.split(y, parts), strict=True)
+        results = [function(parameters, *part, key) for part in dealt]
+        return jax.tree.map(lambda *values: sum(values) / parts, *results)
+
+    return average
+
+
+def _parts(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = None) -> int:
     """In how many parts a batch is worked on, side by side: XLA's CPU backend computes attention's many
     small products one after the other, and so leaves cores idle. Dropout and batch norm want a batch whole,
-    that what is drawn and normalised does not depend on this."""
+    that what is drawn and normalised does not depend on this; a mesh deals it out itself."""
+    if jax.default_backend() != "cpu" or mesh is not None or recipe.batch_size % 2:
+        return 1
     kinds = {layer.kind for layer in architecture.layers}
-    gains = jax.default_backend() == "cpu" and "causal_attention" in kinds and recipe.batch_size % 2 == 0
-    return 2 if gains and not kinds & {"dropout", "batch_norm"} else 1
+    return 2 if "causal_attention" in kinds and not kinds & {"dropout", "batch_norm"} else 1
 
 
 def _loops_slowly(architecture: Architecture) -> bool:

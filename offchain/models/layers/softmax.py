@@ -32,17 +32,10 @@ def _value(order: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(_order(order), jnp.float32)
 
 
-@jax.custom_jvp
 def softmax(x: jax.Array) -> jax.Array:
     """``exp(x)`` over its sum, along the last axis."""
     powers = jnp.exp(x - largest(x))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-@softmax.defjvp
-def _softmax_derivative(at: tuple[jax.Array], change: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    y, dx = softmax(at[0]), change[0]
-    return y, y * (dx - (y * dx).sum(axis=-1, keepdims=True))
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
