@@ -193,7 +193,7 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
 
 
 def _averaged(function: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """``function(parameters, x, y, key)`` as the mean of its results for equal parts of ``x``, ``y``."""
+    """``function(parameters, x, y, key)`` as its mean over so many equal parts of ``x`` and ``y``."""
 
     def average(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> Any:
         dealt = zip(jnp.split(x, parts), jnp.split(y, parts), strict=True)
