@@ -137,8 +137,8 @@ def _divided(weights: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
 
     A product of 127 is exact in float64. A quotient that is not halfway between two whole numbers is at
     least ``2**-41`` away from that, ``|254 m - (2 k - 1) t 2**d| / (t 2**(d + 1))`` for mantissas below
-    ``2**24`` and exponents ``d <= 16`` apart; beyond that all are below a quarter. One that is halfway comes out exact.
-    So what float64 rounds, at most ``2**-46``, decides nothing.
+    ``2**24`` and exponents ``d <= 16`` apart; beyond that all are below a quarter. One that is halfway
+    comes out exact. So what float64 rounds, at most ``2**-46``, decides nothing.
     """
     quotient = weights.astype(np.float64)
     quotient *= WEIGHT_LIMIT
