@@ -21,10 +21,10 @@ from rich.table import Table
 console = Console()
 console.print("a line", style="green")
 with console.status("waiting for one") as status:
-    time.sleep(1.2)
+    time.sleep(2.0)
     console.print("found one")
     status.update("waiting for two")
-    time.sleep(1.2)
+    time.sleep(2.0)
 grid = Table("what", "value")
 grid.add_row("<&>", "[bold]7[/]")
 console.print(grid)
@@ -81,15 +81,19 @@ def test_a_command_that_fails_leaves_no_recording(tmp_path: Path) -> None:
         run([sys.executable, "-c", "raise SystemExit('no such thing')"], os.environ, tmp_path)
 
 
+PAUSED: Final = "<style>* { animation-play-state: paused !important }</style>"
+"""What has ended cannot be wound back: it is no longer among the document's animations."""
+
+
 def visible(svg_text: str, browser: Browser, after_s: float, motion: bool) -> set[str]:
-    """What can be seen of a picture so long after it was opened."""
+    """What can be seen of a picture so long after it was opened, however slow the machine is."""
     context = browser.new_context(reduced_motion="no-preference" if motion else "reduce")
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.set_content(svg_text)
+    page.set_content(PAUSED + svg_text)
     page.evaluate(
-        """at => document.getAnimations().forEach(each => { each.pause(); each.currentTime = at })""",
+        "at => document.getAnimations().forEach(each => { each.currentTime = at })",
         after_s * 1000,
     )
     seen = page.evaluate(
