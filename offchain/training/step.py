@@ -22,6 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offchain.data import Fragment
 from offchain.models.layers.softmax import cross_entropy
+from offchain.models.native.convolution import direct_convolutions
+from offchain.models.native.custom_call import processor
 from offchain.models.network import Parameters, build, initialise, with_statistics
 from protocol.architecture import Architecture
 
@@ -131,13 +133,16 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     depend on it.
     """
     network, transformation = build(architecture, training=True), optimiser(recipe)
-    compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    on_cpu = jax.default_backend() == "cpu"
+    compute = jnp.float32 if on_cpu else jnp.bfloat16
+    own_kernels = processor() if on_cpu and mesh is None else None
 
     def loss_of(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         narrow = jax.tree.map(lambda value: value.astype(compute), parameters)
-        outputs, seen = network.apply(
-            {"params": narrow}, _real(x, compute), rngs={"dropout": key}, mutable=["statistics"]
-        )
+        with direct_convolutions(own_kernels):
+            outputs, seen = network.apply(
+                {"params": narrow}, _real(x, compute), rngs={"dropout": key}, mutable=["statistics"]
+            )
         return mean_loss(architecture, outputs.astype(jnp.float32), y), seen.get("statistics", {})
 
     gradient_of = _averaged(jax.value_and_grad(loss_of, has_aux=True), _parts(architecture, recipe, mesh))

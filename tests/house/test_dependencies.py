@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "tests": {"tests", "scripts", "benchmarks", "dtn", "aggregator", "offchain", "protocol"},
     "benchmarks": {"benchmarks", "dtn", "aggregator", "offchain", "protocol"},
 }
-TRAINING = {"jax", "jaxlib", "flax", "optax", "orbax"}
+TRAINING = {"jax", "jaxlib", "flax", "optax", "orbax", "llvmlite"}
 
 
 def sources(room: str) -> Iterator[Path]:

@@ -28,9 +28,10 @@ from offchain.evaluation.bounds import Contraction, Way, plan_contraction
 from offchain.evaluation.place import on_cpu
 from offchain.evaluation.quantise import Linear, quantise_linear
 from offchain.models.layers.contraction import contract, dense, dot, finish, sums_of
-from offchain.models.layers.kernel_gradient import convolve
+from offchain.models.layers.kernel_gradient import convolve as convolve_by_xla
 from offchain.models.layers.kind import LayerKind, Module
 from offchain.models.layers.rows import RowsDense, on_rows
+from offchain.models.native.convolution import convolve, direct
 from protocol.architecture import Conv, Dense, DepthwiseConv, Padding, Shape
 
 
@@ -90,8 +91,10 @@ def _convolution(layer: Conv) -> Callable[..., jax.Array]:
     def compute(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
         if jax.default_backend() != "cpu":
             return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
+        if direct(x, kernel):
+            return convolve(x, kernel, layer.strides, _borders(x.shape, layer))
         if math.prod(kernel.shape[:3]) > _FEW_COLUMNS:
-            return convolve(x, kernel, *arguments, **options)
+            return convolve_by_xla(x, kernel, *arguments, **options)
         padded = jnp.pad(x, ((0, 0), *_borders(x.shape, layer), (0, 0)))
         columns = jnp.concatenate([place for place, _ in _taps(padded, kernel, layer)], axis=-1)
         return on_rows(lambda rows: rows @ kernel.reshape(-1, layer.features))(columns)

@@ -1,0 +1,127 @@
+"""Machine code of our own as an operation of XLA's on this host's CPU.
+
+A kernel is written in LLVM's language for the sizes at hand, compiled for the processor at hand, and called
+by XLA as one operation, over XLA's own threads (``custom_call.ll``). Guarantees: what is computed depends on
+the operands alone, not on the number of threads; a host where this cannot work is told apart by `processor`
+before anything is compiled for it.
+
+Source: design section 8; XLA's typed FFI, https://docs.jax.dev/en/latest/ffi.html.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+
+from offchain.models.native.loops import Loops
+
+_LOG: Final = logging.getLogger(__name__)
+_HANDLER: Final = Path(__file__).with_name("custom_call.ll")
+_BODY: Final = "define internal void @body(i64 %chunk, ptr noalias %a, ptr noalias %b, ptr noalias %result)"
+_CALLED_AS: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+
+_kept: Final[dict[str, Any]] = {}
+"""Engines, which own the machine code, by the operation's name: XLA never forgets an operation."""
+_keeping: Final = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What the writing of a kernel depends on."""
+
+    lanes: int
+    """Floats in a vector."""
+    sums: int
+    """Vectors that are summed into at once, with registers to spare for what is multiplied."""
+
+
+@cache
+def processor() -> Processor | None:
+    """This host's processor; None where no kernel of ours runs, and XLA's own do.
+
+    They are for x86 processors with fused multiplication and addition; others are untried. Not to be called
+    while JAX traces.
+    """
+    if os.name != "posix" or find_spec("llvmlite") is None:
+        return None
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        found = Processor(lanes=16, sums=16)
+    elif features.get("avx2") and features.get("fma"):
+        found = Processor(lanes=8, sums=12)
+    else:
+        return None
+    try:
+        works = _adds(found.lanes)
+    except Exception as error:
+        _LOG.warning("no kernels of our own here, training is slower on this CPU: %s", error)
+        return None
+    return found if works else None
+
+
+def _adds(lanes: int) -> bool:
+    """Whether the least of kernels computes what it should: XLA may have changed how it calls one."""
+
+    def write(loops: Loops) -> None:
+        total = loops.vectors(loops.load("%a"))
+        loops.add_product(total, loops.load("%a"), loops.load("%b"))
+        loops.store(total.get(), "%result")
+
+    numbers = jnp.arange(lanes, dtype=jnp.float32)
+    called = call("dtn_trial", Loops(lanes), 1, write, (lanes,))
+    return bool(jnp.array_equal(jax.jit(called)(numbers, numbers + 1), numbers * (numbers + 2)))
+
+
+def call(
+    name: str, loops: Loops, chunks: int, write: Callable[[Loops], None], shape: tuple[int, ...]
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A kernel of two operands as a function that JAX can trace. All numbers are float32.
+
+    Args:
+        name: with the number of lanes, says all that the kernel depends on: programs that call it are kept on
+            disk under this name, and a later process compiles the kernel that it finds there anew.
+        loops: empty, for the vectors to use.
+        chunks: the kernel runs for each ``%chunk`` below, in any order, several at once.
+        write: writes what one chunk does with ``%a``, ``%b`` and ``%result``.
+        shape: of the result.
+    """
+    name = f"{name}_{loops.lanes}"
+    with _keeping:
+        if name not in _kept:
+            write(loops)
+            engine = _compiled(f"@chunks = internal constant i64 {chunks}\n{loops.text(_BODY)}")
+            handler = _CALLED_AS(engine.get_function_address("handler"))
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+            _kept[name] = engine
+    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def _compiled(body: str) -> Any:
+    """The engine that holds the handler of such a body."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    module = llvm.parse_assembly(body + _HANDLER.read_text(encoding="utf-8"))
+    module.verify()
+    target = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+    )
+    passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(module, passes)
+    engine = llvm.create_mcjit_compiler(module, target)
+    engine.finalize_object()
+    return engine

@@ -1,0 +1,258 @@
+"""Kernels of our own compute what XLA computes, whatever the sizes, the processor and the threads."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh
+
+from offchain.data import Fragment
+from offchain.models.families import resnet
+from offchain.models.layers import VOCABULARY
+from offchain.models.native import convolution as convolution_module
+from offchain.models.native import custom_call
+from offchain.models.native.convolution import convolve, direct_convolutions
+from offchain.models.native.custom_call import Processor, processor
+from offchain.models.native.loops import Loops
+from offchain.training import step
+from offchain.training.engine import TrainingConfig
+from protocol.architecture import Conv, Padding
+from tests.models.test_shortcuts import PADDINGS, STRIDES, array, same
+
+needs_processor = pytest.mark.skipif(
+    processor() is None, reason="kernels are for x86 processors with AVX2, and need llvmlite"
+)
+PROCESSORS = st.sampled_from([Processor(16, 16), Processor(8, 12), Processor(8, 5)])
+
+
+def convolution(features: int, kernel: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Any:
+    layer = Conv(features=features, kernel=kernel, strides=strides, padding=padding, use_bias=False)
+    return VOCABULARY["conv"].module(layer, "conv", True)
+
+
+def called(function: Any, *given: Any) -> int:
+    """How many kernels of ours a program calls."""
+    return str(jax.make_jaxpr(function)(*given)).count("ffi_call[")
+
+
+@needs_processor
+@settings(max_examples=25, deadline=None)
+@given(
+    PROCESSORS,
+    st.sampled_from([1, 3, 12, 16]),
+    st.tuples(st.integers(3, 9), st.integers(3, 20)),
+    st.sampled_from([1, 3, 4, 16]),
+    st.sampled_from([4, 8, 24, 32]),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    STRIDES,
+    PADDINGS,
+)
+@example(Processor(16, 16), 2, (5, 19), 16, 32, (2, 2), (1, 1), "SAME")
+def test_direct_convolutions_are_the_usual_ones(
+    own: Processor,
+    count: int,
+    size: tuple[int, int],
+    inputs: int,
+    features: int,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    padding: Padding,
+) -> None:
+    module = convolution(features, kernel, strides, padding)
+    plain = linen.Conv(features, kernel, strides, padding, use_bias=False)
+
+    def ours(x: jax.Array, kernel: jax.Array) -> Any:
+        with direct_convolutions(own):
+            return module.apply({"params": {"kernel": kernel}}, x)
+
+    x, weights = array(count, *size, inputs), array(*kernel, inputs, features, seed=2)
+    assert called(ours, x, weights) == 1
+    same(ours, lambda x, kernel: plain.apply({"params": {"kernel": kernel}}, x), x, weights)
+
+
+CALLED_AS: Final = ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * 3)
+EXPORTED: Final = """
+define void @one(i64 %chunk, ptr %a, ptr %b, ptr %result) {
+  call void @body(i64 %chunk, ptr %a, ptr %b, ptr %result)
+  ret void
+}
+"""
+
+
+@needs_processor
+@settings(max_examples=25, deadline=None)
+@given(
+    PROCESSORS,
+    st.integers(1, 20),
+    st.sampled_from([1, 3, 16]),
+    st.sampled_from([4, 24, 32]),
+    STRIDES,
+    st.data(),
+)
+def test_nothing_beside_its_own_is_read_or_written(
+    own: Processor, width: int, inputs: int, outputs: int, strides: tuple[int, int], data: st.DataObject
+) -> None:
+    """Chunk by chunk in an unusual order, among numbers that must stay and would spoil what they get into."""
+    sizes = convolution_module.Convolution(own, 4, 2, width, inputs, outputs, 2, 3, strides)
+    x, kernel, y = (np.asarray(array(*shape, seed=3)) for shape in (sizes.x, sizes.kernel, sizes.y))
+    layout = ("NHWC", "HWIO", "NHWC")
+    plain = partial(
+        jax.lax.conv_general_dilated, window_strides=strides, padding="VALID", dimension_numbers=layout
+    )
+    along_kernel = [
+        jax.vjp(lambda kernel, own=own: plain(own[None], kernel), kernel)[1](change[None])[0]
+        for own, change in zip(x, y, strict=True)
+    ]
+    kinds = [
+        (convolution_module._write_outputs, 4, (x, kernel), plain(x, kernel)),
+        (convolution_module._write_kernel_gradient, sizes.parts, (x, y), along_kernel),
+    ]
+    for write, chunks, operands, expected in kinds:
+        loops = Loops(sizes.lanes)
+        write(loops, sizes)
+        text = f"@chunks = internal constant i64 1\n{loops.text(custom_call._BODY)}{EXPORTED}"
+        engine = custom_call._compiled(text)
+        run = ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * 3)(
+            engine.get_function_address("one")
+        )
+        among = [np.pad(operand.ravel(), 512, constant_values=np.nan) for operand in operands]
+        result = np.full(np.size(expected) + 1024, np.nan, np.float32)
+        for chunk in data.draw(st.permutations(range(chunks))):
+            run(chunk, *(each.ctypes.data + 2048 for each in (*among, result)))
+        assert np.isnan(result[:512]).all() and np.isnan(result[-512:]).all()
+        assert np.allclose(result[512:-512].reshape(np.shape(expected)), expected, rtol=1e-4, atol=1e-3)
+
+
+@needs_processor
+def test_a_result_does_not_depend_on_who_else_computes() -> None:
+    """Operations that run at once share XLA's threads, and take chunks from nobody else's."""
+
+    @jax.jit
+    def gradients(x: jax.Array, kernel: jax.Array) -> Any:
+        with direct_convolutions(processor()):
+            return jax.grad(
+                lambda x, kernel: jnp.square(convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))).sum(), (0, 1)
+            )(x, kernel)
+
+    given = [(array(16, 9, 9, 16, seed=seed), array(3, 3, 16, 16, seed=seed)) for seed in range(8)]
+    alone = [jax.tree.map(np.asarray, gradients(*each)) for each in given]
+
+    def again(number: int) -> bool:
+        found = gradients(*given[number % 8])
+        return all(map(np.array_equal, found, alone[number % 8]))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(again, range(400)))
+
+
+@needs_processor
+@pytest.mark.parametrize(
+    ("features", "channels", "why"),
+    [(10, 16, "outputs fill no vector"), (512, 512, "the kernel does not fit a core's cache")],
+)
+def test_what_xla_does_better_is_left_to_it(features: int, channels: int, why: str) -> None:
+    module = convolution(features, (3, 3), (1, 1), "SAME")
+
+    def apply(x: jax.Array, kernel: jax.Array) -> Any:
+        with direct_convolutions(processor()):
+            return module.apply({"params": {"kernel": kernel}}, x)
+
+    assert called(apply, jnp.zeros((2, 4, 4, channels)), jnp.zeros((3, 3, channels, features))) == 0, why
+
+
+def program(mesh: Mesh | None) -> int:
+    """Kernels that a step of training calls."""
+    architecture, recipe = resnet((8, 8, 1), 3, (16, 32)), TrainingConfig(batch_size=8).recipe()
+    step.compiled.cache_clear()
+    dispatch = step.compiled(architecture, recipe, mesh)
+    data = step.on_device(Fragment(np.zeros((9, 8, 8, 1), np.float32), np.zeros(9, np.int32)))
+    state = step.start(architecture, recipe, 0, None)
+    found = called(
+        lambda state, data, key: dispatch(state, data, key, 1, 1.0), state, data, jax.random.key(0)
+    )
+    step.compiled.cache_clear()
+    return found
+
+
+@needs_processor
+def test_training_on_one_device_convolves_directly_and_a_team_does_not() -> None:
+    """XLA would gather a batch that is spread over devices for each such operation."""
+    assert program(None) >= 6 * 3 - 3
+    assert program(Mesh(np.array(jax.devices()[:1]), ("data",))) == 0
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """What the processor is asked of anew, then and afterwards."""
+    kept = dict(custom_call._kept)
+    custom_call._kept.pop(f"dtn_trial_{getattr(processor(), 'lanes', 0)}", None)
+    processor.cache_clear()
+    yield
+    custom_call._kept.update(kept)
+    processor.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_without_a_compiler_xla_convolves() -> None:
+    with mock.patch.object(custom_call, "find_spec", lambda name: None):
+        assert processor() is None
+        assert program(None) == 0
+
+
+@needs_processor
+@pytest.mark.usefixtures("asked_anew")
+def test_an_xla_that_calls_operations_otherwise_is_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = RuntimeError("FFI API version 1.0 is wanted")
+    with (
+        mock.patch.object(jax.ffi, "register_ffi_target", side_effect=refusal),
+        caplog.at_level(logging.WARNING),
+    ):
+        assert processor() is None
+        assert program(None) == 0
+    assert "FFI API version 1.0 is wanted" in caplog.text
+
+
+CACHED = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from offchain.training.engine import use_compilation_cache
+from offchain.models.native.convolution import convolve, direct_convolutions
+from offchain.models.native.custom_call import processor
+use_compilation_cache(Path(sys.argv[1]))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+events = []
+jax.monitoring.register_event_listener(lambda event, **kwargs: events.append(event))
+random = np.random.default_rng(0).standard_normal
+x, kernel = random((4, 9, 9, 16)).astype(np.float32), random((3, 3, 16, 32)).astype(np.float32)
+with direct_convolutions(processor()):
+    y = jax.jit(lambda x, k: convolve(x, k, (1, 1), ((1, 1), (1, 1))))(x, kernel)
+print(sum("cache_hits" in event for event in events), np.asarray(y).tobytes().hex())
+"""
+
+
+@needs_processor
+def test_a_program_kept_on_disk_finds_its_kernels_in_another_process(tmp_path: Path) -> None:
+    def run() -> list[str]:
+        command = [sys.executable, "-c", CACHED, str(tmp_path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()
+
+    (hits, first), (later_hits, again) = run(), run()
+    assert int(hits) < int(later_hits), "the second one compiled anew"
+    assert first == again
