@@ -1,4 +1,4 @@
-"""Convolutions whose kernel's gradient is computed in a way that suits CPUs; values are XLA's own.
+"""Convolutions by XLA, but their kernel's gradient in a way that suits CPUs: where ``native`` does not serve.
 
 XLA computes that gradient as a convolution over transposed inputs, and fuses whatever made these (a batch
 norm, a relu) into the transposition, which then reads memory out of order and computes everything anew: most

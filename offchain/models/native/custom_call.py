@@ -115,13 +115,23 @@ def _compiled(body: str) -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(body + _HANDLER.read_text(encoding="utf-8"))
+    module = llvm.parse_assembly(body + _HANDLER.read_text(encoding="utf-8"), llvm.create_context())
     module.verify()
-    target = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
-    )
+    target = _target()
     passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=3))
     passes.getModulePassManager().run(module, passes)
-    engine = llvm.create_mcjit_compiler(module, target)
+    code = llvm.ObjectFileRef.from_data(target.emit_object(module))
+    # An engine keeps its module and its target with all that they know, a megabyte; these know nothing.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", llvm.create_context()), _target())
+    engine.add_object_file(code)
     engine.finalize_object()
     return engine
+
+
+def _target() -> Any:
+    """What compiles for this very processor."""
+    import llvmlite.binding as llvm
+
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+    )
