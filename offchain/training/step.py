@@ -22,8 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offchain.data import Fragment
 from offchain.models.layers.softmax import cross_entropy
-from offchain.models.native.convolution import direct_convolutions
-from offchain.models.native.custom_call import processor
+from offchain.models.native.custom_call import own_kernels, processor
 from offchain.models.network import Parameters, build, initialise, with_statistics
 from protocol.architecture import Architecture
 
@@ -135,11 +134,11 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     network, transformation = build(architecture, training=True), optimiser(recipe)
     on_cpu = jax.default_backend() == "cpu"
     compute = jnp.float32 if on_cpu else jnp.bfloat16
-    own_kernels = processor() if on_cpu and mesh is None else None
+    on = processor() if on_cpu and mesh is None else None
 
     def loss_of(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         narrow = jax.tree.map(lambda value: value.astype(compute), parameters)
-        with direct_convolutions(own_kernels):
+        with own_kernels(on):
             outputs, seen = network.apply(
                 {"params": narrow}, _real(x, compute), rngs={"dropout": key}, mutable=["statistics"]
             )

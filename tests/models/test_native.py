@@ -6,7 +6,7 @@ import ctypes
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,12 @@ from jax.sharding import Mesh
 from offchain.data import Fragment
 from offchain.models.families import resnet
 from offchain.models.layers import VOCABULARY
+from offchain.models.layers.attend import attend
 from offchain.models.native import convolution as convolution_module
 from offchain.models.native import custom_call
-from offchain.models.native.convolution import convolve, direct_convolutions
-from offchain.models.native.custom_call import Processor, processor
+from offchain.models.native import product as product_module
+from offchain.models.native.convolution import convolve
+from offchain.models.native.custom_call import Processor, own_kernels, processor
 from offchain.models.native.loops import Loops
 from offchain.training import step
 from offchain.training.engine import TrainingConfig
@@ -78,7 +80,7 @@ def test_direct_convolutions_are_the_usual_ones(
     plain = linen.Conv(features, kernel, strides, padding, use_bias=False)
 
     def ours(x: jax.Array, kernel: jax.Array) -> Any:
-        with direct_convolutions(own):
+        with own_kernels(own):
             return module.apply({"params": {"kernel": kernel}}, x)
 
     x, weights = array(count, *size, inputs), array(*kernel, inputs, features, seed=2)
@@ -95,6 +97,19 @@ define void @one(i64 %chunk, ptr %a, ptr %b, ptr %result) {
 """
 
 
+def run_alone(loops: Loops, operands: tuple[Any, Any], like: Any, chunks: Sequence[int]) -> Any:
+    """A kernel's result, chunk by chunk, among numbers that must stay and would spoil what they get into."""
+    text = f"@chunks = internal constant i64 1\n{loops.text(custom_call._BODY)}{EXPORTED}"
+    engine = custom_call._compiled(text)
+    run = CALLED_AS(engine.get_function_address("one"))
+    among = [np.pad(np.ravel(operand), 512, constant_values=np.nan) for operand in operands]
+    result = np.full(np.size(like) + 1024, np.nan, np.float32)
+    for chunk in chunks:
+        run(chunk, *(each.ctypes.data + 2048 for each in (*among, result)))
+    assert np.isnan(result[:512]).all() and np.isnan(result[-512:]).all()
+    return result[512:-512].reshape(np.shape(like))
+
+
 @needs_processor
 @settings(max_examples=25, deadline=None)
 @given(
@@ -108,7 +123,7 @@ define void @one(i64 %chunk, ptr %a, ptr %b, ptr %result) {
 def test_nothing_beside_its_own_is_read_or_written(
     own: Processor, width: int, inputs: int, outputs: int, strides: tuple[int, int], data: st.DataObject
 ) -> None:
-    """Chunk by chunk in an unusual order, among numbers that must stay and would spoil what they get into."""
+    """Whatever the order of the chunks."""
     sizes = convolution_module.Convolution(own, 4, 2, width, inputs, outputs, 2, 3, strides)
     x, kernel, y = (np.asarray(array(*shape, seed=3)) for shape in (sizes.x, sizes.kernel, sizes.y))
     layout = ("NHWC", "HWIO", "NHWC")
@@ -126,17 +141,45 @@ def test_nothing_beside_its_own_is_read_or_written(
     for write, chunks, operands, expected in kinds:
         loops = Loops(sizes.lanes)
         write(loops, sizes)
-        text = f"@chunks = internal constant i64 1\n{loops.text(custom_call._BODY)}{EXPORTED}"
-        engine = custom_call._compiled(text)
-        run = ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * 3)(
-            engine.get_function_address("one")
-        )
-        among = [np.pad(operand.ravel(), 512, constant_values=np.nan) for operand in operands]
-        result = np.full(np.size(expected) + 1024, np.nan, np.float32)
-        for chunk in data.draw(st.permutations(range(chunks))):
-            run(chunk, *(each.ctypes.data + 2048 for each in (*among, result)))
-        assert np.isnan(result[:512]).all() and np.isnan(result[-512:]).all()
-        assert np.allclose(result[512:-512].reshape(np.shape(expected)), expected, rtol=1e-4, atol=1e-3)
+        found = run_alone(loops, operands, expected, data.draw(st.permutations(range(chunks))))
+        assert np.allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@needs_processor
+@settings(max_examples=25, deadline=None)
+@given(PROCESSORS, st.integers(1, 20), st.integers(1, 9), st.sampled_from([4, 16, 24, 64]), st.data())
+def test_products_are_the_usual_ones(
+    own: Processor, rows: int, inner: int, columns: int, data: st.DataObject
+) -> None:
+    """In memory among forbidden numbers, as above."""
+    turned, causal, below = (data.draw(st.booleans()) for _ in range(3))
+    inner = rows if causal else inner
+    product = product_module.Product(own, 3, rows, inner, columns, turned, causal, below)
+    a, b = np.array(array(3, rows, inner)), np.asarray(array(3, inner, columns, seed=1))
+    if causal:
+        a = np.triu(a) if turned else np.tril(a)
+    loops = Loops(product.lanes)
+    product_module._write(loops, product)
+    operands = (a.swapaxes(1, 2) if turned else a, b)
+    found = run_alone(loops, operands, a @ b, data.draw(st.permutations(range(3))))
+    wanted = np.tri(rows, columns, dtype=bool) if below else np.ones((rows, columns), bool)
+    assert np.allclose(np.where(wanted, found, 0), np.where(wanted, a @ b, 0), rtol=1e-4, atol=1e-4)
+    assert np.isfinite(found).all()
+
+
+@needs_processor
+@settings(max_examples=6, deadline=None)
+@given(PROCESSORS, st.sampled_from([4, 12, 20, 64]), st.sampled_from([4, 12, 16]), st.booleans())
+def test_attention_by_them_is_the_usual_one(own: Processor, length: int, width: int, large: bool) -> None:
+    scale = 30.0 if large else 1.0
+    query, key, value = (scale * array(2, 3, length, width, seed=seed) for seed in range(3))
+
+    def ours(*given: jax.Array) -> jax.Array:
+        with own_kernels(own):
+            return attend(*given)
+
+    assert called(ours, query, key, value) == 2
+    same(ours, attend, query / scale, key, value / scale)
 
 
 @needs_processor
@@ -145,7 +188,7 @@ def test_a_result_does_not_depend_on_who_else_computes() -> None:
 
     @jax.jit
     def gradients(x: jax.Array, kernel: jax.Array) -> Any:
-        with direct_convolutions(processor()):
+        with own_kernels(processor()):
             return jax.grad(
                 lambda x, kernel: jnp.square(convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))).sum(), (0, 1)
             )(x, kernel)
@@ -170,7 +213,7 @@ def test_what_xla_does_better_is_left_to_it(features: int, channels: int, why: s
     module = convolution(features, (3, 3), (1, 1), "SAME")
 
     def apply(x: jax.Array, kernel: jax.Array) -> Any:
-        with direct_convolutions(processor()):
+        with own_kernels(processor()):
             return module.apply({"params": {"kernel": kernel}}, x)
 
     assert called(apply, jnp.zeros((2, 4, 4, channels)), jnp.zeros((3, 3, channels, features))) == 0, why
@@ -233,15 +276,15 @@ import sys
 from pathlib import Path
 import jax, numpy as np
 from offchain.training.engine import use_compilation_cache
-from offchain.models.native.convolution import convolve, direct_convolutions
-from offchain.models.native.custom_call import processor
+from offchain.models.native.convolution import convolve
+from offchain.models.native.custom_call import own_kernels, processor
 use_compilation_cache(Path(sys.argv[1]))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 events = []
 jax.monitoring.register_event_listener(lambda event, **kwargs: events.append(event))
 random = np.random.default_rng(0).standard_normal
 x, kernel = random((4, 9, 9, 16)).astype(np.float32), random((3, 3, 16, 32)).astype(np.float32)
-with direct_convolutions(processor()):
+with own_kernels(processor()):
     y = jax.jit(lambda x, k: convolve(x, k, (1, 1), ((1, 1), (1, 1))))(x, kernel)
 print(sum("cache_hits" in event for event in events), np.asarray(y).tobytes().hex())
 """

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from offchain.evaluation.quantise import EPSILON
 from offchain.models.layers import VOCABULARY, kernel_gradient
 from offchain.models.layers import softmax as softmax_module
-from offchain.models.layers.attend import attend
+from offchain.models.layers.attend import apart, attend
 from offchain.models.layers.normalisation import batch_norm
 from offchain.models.layers.rows import RowsDense, on_rows, weighted_sum
 from offchain.models.layers.softmax import cross_entropy, softmax
@@ -48,7 +48,7 @@ def same(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], *give
         assert np.allclose(mine, other, rtol=1e-3, atol=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 70), st.integers(0, 2**32), st.sampled_from([1e-3, 1.0, 80.0]), st.booleans())
 def test_softmax_and_cross_entropy_are_the_usual_ones(
     classes: int, seed: int, scale: float, masked: bool
@@ -65,7 +65,7 @@ def test_softmax_and_cross_entropy_are_the_usual_ones(
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32), st.sampled_from([1e-3, 1.0, 9.0]))
 def test_attention_is_a_softmax_between_two_products(
     length: int, width: int, seed: int, scale: float
@@ -77,6 +77,15 @@ def test_attention_is_a_softmax_between_two_products(
 
     query, key, value = (array(2, 3, length, width, seed=seed + own) for own in range(3))
     same(attend, plain, scale * query, key, value)
+
+
+def test_heads_are_taken_apart_and_their_gradients_put_together() -> None:
+    packed = array(2, 5, 3 * 4 * 6)
+
+    def plain(packed: jax.Array) -> jax.Array:
+        return jnp.moveaxis(packed.reshape(2, 5, 3, 4, 6), (2, 3), (0, 2))
+
+    same(lambda packed: jnp.stack(apart(packed, 4)), plain, packed)
 
 
 @pytest.mark.parametrize("rows", [64, 2048, 4096])
@@ -119,7 +128,7 @@ def test_small_batches_are_not_cut_into_parts() -> None:
     assert convolutions(jnp.zeros((64, 8, 8, 16))) <= 2 < convolutions(jnp.zeros((64, 28, 28, 16)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
 )
@@ -163,7 +172,7 @@ def test_convolutions_of_many_channels_have_their_gradients(
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
 )

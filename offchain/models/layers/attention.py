@@ -39,7 +39,7 @@ from offchain.evaluation.bounds import (
 )
 from offchain.evaluation.functions import ARGUMENT_BITS, ARGUMENT_FRACTION, CURVE_FRACTION
 from offchain.evaluation.quantise import Linear, quantise_linear
-from offchain.models.layers.attend import attend
+from offchain.models.layers.attend import apart, attend
 from offchain.models.layers.contraction import contract, dense, dot
 from offchain.models.layers.kind import LayerKind, Module
 from offchain.models.layers.rows import on_rows, plus
@@ -104,9 +104,8 @@ class CausalAttentionModule(linen.Module):
             on_rows(lambda rows: plus(rows @ kernel, bias)),
             on_rows(lambda rows: plus(rows @ out_kernel, out_bias)),
         )
-        split = (*x.shape[:2], 3, self.heads, features // self.heads)
-        query, key, value = jnp.moveaxis(inward(x).reshape(split), (2, 3), (0, 2))
-        return outward(attend(query, key, value).swapaxes(1, 2).reshape(x.shape))
+        mixed = attend(*apart(inward(x), self.heads))
+        return outward(mixed.swapaxes(1, 2).reshape(x.shape))
 
 
 class CausalAttentionKind(LayerKind[CausalAttention]):

@@ -11,41 +11,23 @@ high-performance deep learning convolutions on SIMD architectures"; `python -m b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 
-from offchain.models.native.custom_call import Processor, call
-from offchain.models.native.loops import Cell, Loops
+from offchain.models.native.custom_call import FEWEST_LANES, Processor, call, wanted
+from offchain.models.native.loops import Loops
 
 Borders = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after the rows, and the columns."""
 
-_FEWEST_LANES: Final = 4
 _MOST_WEIGHTS: Final = 1 << 18
 """A megabyte. Larger kernels leave a core's cache between two rows of outputs, and XLA's products win."""
 _MOST_PARTS: Final = 16
 """Of a batch, whose kernel gradients are summed apart, on whatever cores are free."""
-
-_wanted: ContextVar[Processor | None] = ContextVar("direct_convolutions", default=None)
-
-
-@contextmanager
-def direct_convolutions(on: Processor | None) -> Iterator[None]:
-    """Networks applied inside convolve on this processor, as far as `direct` says.
-
-    Not for a batch that is spread over devices: XLA would gather it for every such operation.
-    """
-    before = _wanted.set(on)
-    try:
-        yield
-    finally:
-        _wanted.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +84,12 @@ class Convolution:
 
 def direct(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether a convolution is computed here, if its inputs have their borders or not."""
-    found = _wanted.get()
+    found = wanted()
     return (
         found is not None
         and x.dtype == kernel.dtype == jnp.float32
         and kernel.size <= _MOST_WEIGHTS
-        and math.gcd(kernel.shape[-1], found.lanes) >= _FEWEST_LANES
+        and math.gcd(kernel.shape[-1], found.lanes) >= FEWEST_LANES
     )
 
 
@@ -117,7 +99,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], borders:
 
     The sums are those of the definition, in another order.
     """
-    found = _wanted.get()
+    found = wanted()
     assert found is not None
     shape, (down, right, inputs, outputs) = x.shape, kernel.shape
     height = (shape[1] + sum(borders[0]) - down) // strides[0] + 1
@@ -156,7 +138,7 @@ def _input_gradient(
     sizes: Convolution, shape: tuple[int, ...], kernel: jax.Array, change: jax.Array, borders: Borders
 ) -> jax.Array:
     """The outputs' gradient convolved with the kernel turned round; of outputs that lie apart, XLA's."""
-    if sizes.strides != (1, 1) or math.gcd(sizes.inputs, sizes.processor.lanes) < _FEWEST_LANES:
+    if sizes.strides != (1, 1) or math.gcd(sizes.inputs, sizes.processor.lanes) < FEWEST_LANES:
 
         def plain(x: jax.Array) -> jax.Array:
             layout = ("NHWC", "HWIO", "NHWC")
@@ -206,8 +188,9 @@ def _write_outputs(loops: Loops, sizes: Convolution) -> None:
                 value_at = loops.at(inputs, entry)
                 for output, cells in enumerate(totals):
                     apart = output * sizes.strides[1] * sizes.inputs
-                    _add_products(loops, cells, loops.spread(loops.at(value_at, apart)), loaded)
-        _store(loops, totals, loops.at("%result", loops.place(sizes.y, "%chunk", row, left, channel)), sizes)
+                    loops.add_products(cells, loops.spread(loops.at(value_at, apart)), loaded)
+        result = loops.at("%result", loops.place(sizes.y, "%chunk", row, left, channel))
+        loops.store_rows(totals, result, sizes.outputs)
 
 
 def _write_kernel_gradient(loops: Loops, sizes: Convolution) -> None:
@@ -242,17 +225,5 @@ def _write_kernel_gradient(loops: Loops, sizes: Convolution) -> None:
                 loaded = [loops.load(loops.at(own, sizes.lanes * vector)) for vector in range(sizes.vectors)]
                 value_at = loops.at(inputs, loops.product(column, sizes.strides[1] * sizes.inputs))
                 for number, cells in enumerate(totals):
-                    _add_products(loops, cells, loops.spread(loops.at(value_at, number)), loaded)
-        _store(loops, totals, totals_at, sizes)
-
-
-def _add_products(loops: Loops, totals: list[Cell], value: str, factors: list[str]) -> None:
-    for total, factor in zip(totals, factors, strict=True):
-        loops.add_product(total, value, factor)
-
-
-def _store(loops: Loops, totals: list[list[Cell]], pointer: str, sizes: Convolution) -> None:
-    """Neighbours of ``[…, outputs]``, with as many of its channels as there are in ``totals``."""
-    for number, cells in enumerate(totals):
-        for vector, cell in enumerate(cells):
-            loops.store(cell.get(), loops.at(pointer, number * sizes.outputs + sizes.lanes * vector))
+                    loops.add_products(cells, loops.spread(loops.at(value_at, number)), loaded)
+        loops.store_rows(totals, totals_at, sizes.outputs)

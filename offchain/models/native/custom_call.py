@@ -14,7 +14,9 @@ import ctypes
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -31,6 +33,9 @@ _HANDLER: Final = Path(__file__).with_name("custom_call.ll")
 _BODY: Final = "define internal void @body(i64 %chunk, ptr noalias %a, ptr noalias %b, ptr noalias %result)"
 _CALLED_AS: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 
+FEWEST_LANES: Final = 4
+"""Of vectors that are worth a kernel."""
+
 _kept: Final[dict[str, Any]] = {}
 """Engines, which own the machine code, by the operation's name: XLA never forgets an operation."""
 _keeping: Final = threading.Lock()
@@ -44,6 +49,27 @@ class Processor:
     """Floats in a vector."""
     sums: int
     """Vectors that are summed into at once, with registers to spare for what is multiplied."""
+
+
+_wanted: ContextVar[Processor | None] = ContextVar("own_kernels", default=None)
+
+
+@contextmanager
+def own_kernels(on: Processor | None) -> Iterator[None]:
+    """Networks applied inside compute with kernels of ours on this processor, where there are any.
+
+    Not for a batch that is spread over devices: XLA would gather it for every such operation.
+    """
+    before = _wanted.set(on)
+    try:
+        yield
+    finally:
+        _wanted.reset(before)
+
+
+def wanted() -> Processor | None:
+    """The processor of `own_kernels`; none outside."""
+    return _wanted.get()
 
 
 @cache
@@ -77,7 +103,7 @@ def _adds(lanes: int) -> bool:
 
     def write(loops: Loops) -> None:
         total = loops.vectors(loops.load("%a"))
-        loops.add_product(total, loops.load("%a"), loops.load("%b"))
+        loops.add_products([total], loops.load("%a"), [loops.load("%b")])
         loops.store(total.get(), "%result")
 
     numbers = jnp.arange(lanes, dtype=jnp.float32)

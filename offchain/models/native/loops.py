@@ -67,7 +67,7 @@ class Loops:
         return name
 
     @contextmanager
-    def counted(self, times: int) -> Iterator[str]:
+    def counted(self, times: Value) -> Iterator[str]:
         """``for index in range(times)``, at least once."""
         label = f"loop{next(self._names)}"
         index = Cell(self, "i64", 0)
@@ -91,9 +91,17 @@ class Loops:
         """Of integers."""
         return self.value(f"mul i64 {a}, {b}")
 
+    def difference(self, a: Value, b: Value) -> Value:
+        """Of integers."""
+        return self.value(f"sub i64 {a}, {b}")
+
     def least(self, a: Value, b: Value) -> Value:
         """Of integers."""
         return self.value(f"call i64 @llvm.umin.i64(i64 {a}, i64 {b})")
+
+    def select(self, condition: str, a: Value, b: Value) -> Value:
+        """One of two integers."""
+        return self.value(f"select i1 {condition}, i64 {a}, i64 {b}")
 
     def place(self, sizes: Sequence[int], *indices: Value) -> Value:
         """Where an element lies in a row-major array of such ``sizes``; indices that are missing are zero."""
@@ -125,7 +133,14 @@ class Loops:
         """A variable that holds a vector."""
         return Cell(self, self._vector, start)
 
-    def add_product(self, total: Cell, a: str, b: str) -> None:
-        """``total += a * b`` for vectors, in one instruction where the processor has it."""
-        product = self.value(f"fmul contract {self._vector} {a}, {b}")
-        total.set(self.value(f"fadd contract {self._vector} {total.get()}, {product}"))
+    def add_products(self, totals: Sequence[Cell], a: str, factors: Sequence[str]) -> None:
+        """``totals += a * factors``, vector by vector, in one instruction each where the processor has it."""
+        for total, b in zip(totals, factors, strict=True):
+            product = self.value(f"fmul contract {self._vector} {a}, {b}")
+            total.set(self.value(f"fadd contract {self._vector} {total.get()}, {product}"))
+
+    def store_rows(self, rows: Sequence[Sequence[Cell]], pointer: str, width: int) -> None:
+        """Vectors side by side in each row, of rows that lie so many numbers apart."""
+        for number, cells in enumerate(rows):
+            for vector, cell in enumerate(cells):
+                self.store(cell.get(), self.at(pointer, number * width + vector * self.lanes))
