@@ -284,8 +284,12 @@ events = []
 jax.monitoring.register_event_listener(lambda event, **kwargs: events.append(event))
 random = np.random.default_rng(0).standard_normal
 x, kernel = random((4, 9, 9, 16)).astype(np.float32), random((3, 3, 16, 32)).astype(np.float32)
-with own_kernels(processor()):
-    y = jax.jit(lambda x, k: convolve(x, k, (1, 1), ((1, 1), (1, 1))))(x, kernel)
+
+@jax.jit
+def program(x, kernel):
+    with own_kernels(processor()):  # asked for the first time while JAX traces
+        return convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))
+y = program(x, kernel)
 print(sum("cache_hits" in event for event in events), np.asarray(y).tobytes().hex())
 """
 

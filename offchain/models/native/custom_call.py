@@ -76,8 +76,7 @@ def wanted() -> Processor | None:
 def processor() -> Processor | None:
     """This host's processor; None where no kernel of ours runs, and XLA's own do.
 
-    They are for x86 processors with fused multiplication and addition; others are untried. Not to be called
-    while JAX traces.
+    They are for x86 processors with fused multiplication and addition; others are untried.
     """
     if os.name != "posix" or find_spec("llvmlite") is None:
         return None
@@ -106,9 +105,10 @@ def _adds(lanes: int) -> bool:
         loops.add_products([total], loops.load("%a"), [loops.load("%b")])
         loops.store(total.get(), "%result")
 
-    numbers = jnp.arange(lanes, dtype=jnp.float32)
     called = call("dtn_trial", Loops(lanes), 1, write, (lanes,))
-    return bool(jnp.array_equal(jax.jit(called)(numbers, numbers + 1), numbers * (numbers + 2)))
+    with jax.ensure_compile_time_eval():
+        numbers = jnp.arange(lanes, dtype=jnp.float32)
+        return bool(jnp.array_equal(jax.jit(called)(numbers, numbers + 1), numbers * (numbers + 2)))
 
 
 def call(
