@@ -290,6 +290,7 @@ def program(x, kernel):
     with own_kernels(processor()):  # asked for the first time while JAX traces
         return convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))
 y = program(x, kernel)
+assert processor() is not None
 print(sum("cache_hits" in event for event in events), np.asarray(y).tobytes().hex())
 """
 
