@@ -127,7 +127,7 @@ def _bordered(x: jax.Array, borders: Borders) -> jax.Array:
 def _outputs(sizes: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return call(
         f"dtn_convolution_1_{sizes}",
-        Loops(sizes.lanes),
+        sizes.lanes,
         sizes.samples,
         lambda loops: _write_outputs(loops, sizes),
         sizes.y,
@@ -156,7 +156,7 @@ def _input_gradient(
 def _kernel_gradient(sizes: Convolution, x: jax.Array, change: jax.Array) -> jax.Array:
     return call(
         f"dtn_kernel_gradient_1_{sizes}_{sizes.parts}",
-        Loops(sizes.lanes),
+        sizes.lanes,
         sizes.parts,
         lambda loops: _write_kernel_gradient(loops, sizes),
         (sizes.parts, *sizes.kernel),

@@ -90,43 +90,51 @@ def processor() -> Processor | None:
     else:
         return None
     try:
-        works = _adds(found.lanes)
+        _try(found.lanes)
     except Exception as error:
         _LOG.warning("no kernels of our own here, training is slower on this CPU: %s", error)
         return None
-    return found if works else None
+    return found
 
 
-def _adds(lanes: int) -> bool:
-    """Whether the least of kernels computes what it should: XLA may have changed how it calls one."""
+def _try(lanes: int) -> None:
+    """Let the least of kernels compute something: XLA may have changed how it calls one.
+
+    Raises:
+        Exception: whatever LLVM or XLA refuses it with.
+        ArithmeticError: it computes something else.
+    """
 
     def write(loops: Loops) -> None:
         total = loops.vectors(loops.load("%a"))
         loops.add_products([total], loops.load("%a"), [loops.load("%b")])
         loops.store(total.get(), "%result")
 
-    called = call("dtn_trial", Loops(lanes), 1, write, (lanes,))
+    called = call("dtn_trial", lanes, 1, write, (lanes,))
     with jax.ensure_compile_time_eval():
         numbers = jnp.arange(lanes, dtype=jnp.float32)
-        return bool(jnp.array_equal(jax.jit(called)(numbers, numbers + 1), numbers * (numbers + 2)))
+        found = jax.jit(called)(numbers, numbers + 1)
+        if not jnp.array_equal(found, numbers * (numbers + 2)):
+            raise ArithmeticError(f"a trial kernel computed {found}")
 
 
 def call(
-    name: str, loops: Loops, chunks: int, write: Callable[[Loops], None], shape: tuple[int, ...]
+    name: str, lanes: int, chunks: int, write: Callable[[Loops], None], shape: tuple[int, ...]
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """A kernel of two operands as a function that JAX can trace. All numbers are float32.
 
     Args:
         name: with the number of lanes, says all that the kernel depends on: programs that call it are kept on
             disk under this name, and a later process compiles the kernel that it finds there anew.
-        loops: empty, for the vectors to use.
+        lanes: floats in the kernel's vectors.
         chunks: the kernel runs for each ``%chunk`` below, in any order, several at once.
         write: writes what one chunk does with ``%a``, ``%b`` and ``%result``.
         shape: of the result.
     """
-    name = f"{name}_{loops.lanes}"
+    name = f"{name}_{lanes}"
     with _keeping:
         if name not in _kept:
+            loops = Loops(lanes)
             write(loops)
             engine = _compiled(f"@chunks = internal constant i64 {chunks}\n{loops.text(_BODY)}")
             handler = _CALLED_AS(engine.get_function_address("handler"))

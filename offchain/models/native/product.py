@@ -71,7 +71,7 @@ def multiply(
     product = Product(processor, count, rows, inner, b.shape[-1], turned, causal, below)
     shape = (*a.shape[:-2], rows, b.shape[-1])
     return call(
-        f"dtn_product_1_{product}", Loops(product.lanes), count, lambda loops: _write(loops, product), shape
+        f"dtn_product_1_{product}", product.lanes, count, lambda loops: _write(loops, product), shape
     )(a, b)
 
 
