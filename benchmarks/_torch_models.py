@@ -110,15 +110,23 @@ MODELS: Final[dict[str, Callable[[], nn.Module]]] = {
     "resnet": _resnet,
     "lstm": _Lstm,
     "transformer": lambda: _Gpt(96, 64, 64, 2, 4),
+    "reference_gpt": lambda: _Gpt(65, 256, 384, 6, 6),
 }
 
 
 def trainer(family: str, x: np.ndarray, y: np.ndarray, batch_size: int) -> Callable[[int], None]:
-    """Runs so many steps: AdamW with clipped gradients, batches drawn from tensors that stay in memory."""
+    """Runs so many steps: AdamW with clipped gradients, batches drawn from tensors that stay in memory.
+
+    On a GPU the model is compiled, and computes in bfloat16 with float32 masters.
+    """
     torch.manual_seed(0)
-    model = MODELS[family]()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = MODELS[family]().to(device)
+    compute: Any = model
+    if device == "cuda":
+        compute = torch.compile(model)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
-    samples, targets = torch.from_numpy(x), torch.from_numpy(y)
+    samples, targets = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
     image = x.dtype == np.uint8
     if image:
         samples = samples.permute(0, 3, 1, 2).contiguous()
@@ -128,17 +136,20 @@ def trainer(family: str, x: np.ndarray, y: np.ndarray, batch_size: int) -> Calla
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            drawn = torch.randint(0, len(samples), (batch_size,))
+            drawn = torch.randint(0, len(samples), (batch_size,), device=device)
             batch = samples[drawn].float() / 255 if image else samples[drawn]
             if batch.dtype == torch.int32:
                 batch = batch.long()
-            outputs = model(batch)
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                outputs = compute(batch)
             if outputs.ndim == 3:
                 outputs = outputs.transpose(1, 2)
-            loss = loss_of(outputs, targets[drawn])
+            loss = loss_of(outputs.float(), targets[drawn])
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
