@@ -1,4 +1,4 @@
-"""The models of `benchmarks.training` in PyTorch, as one writes them by hand: for comparison only.
+"""The models of `benchmarks.training` and `.reference_gpt` in PyTorch, written by hand: for comparison only.
 
 PyTorch is no dependency of the project; without it the benchmark leaves this column out.
 """

@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="sequences; 64, on a CPU 2")
     parser.add_argument("--peak-tflops", type=float, help="of the chip, if its name is not known")
     arguments = parser.parse_args()
+    if any(given is not None and given <= 0 for given in (arguments.batch_size, arguments.peak_tflops)):
+        parser.error("--batch-size and --peak-tflops are more than 0")
     keep_freed_memory()
     device = jax.devices()[0]
     batch_size = arguments.batch_size or (2 if device.platform == "cpu" else 64)

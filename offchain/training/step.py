@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from offchain.data import Fragment
 from offchain.models.layers.softmax import cross_entropy
-from offchain.models.native.custom_call import own_kernels, processor
+from offchain.models.native.processor import own_kernels, processor
 from offchain.models.network import Parameters, build, initialise, with_statistics
 from protocol.architecture import Architecture
 
@@ -134,11 +134,11 @@ def compiled(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = Non
     network, transformation = build(architecture, training=True), optimiser(recipe)
     on_cpu = jax.default_backend() == "cpu"
     compute = jnp.float32 if on_cpu else jnp.bfloat16
-    on = processor() if on_cpu and mesh is None else None
+    kernels = processor if on_cpu and mesh is None else None
 
     def loss_of(parameters: Parameters, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         narrow = jax.tree.map(lambda value: value.astype(compute), parameters)
-        with own_kernels(on):
+        with own_kernels(kernels):
             outputs, seen = network.apply(
                 {"params": narrow}, _real(x, compute), rngs={"dropout": key}, mutable=["statistics"]
             )
@@ -208,9 +208,9 @@ def _averaged(function: Callable[..., Any], parts: int) -> Callable[..., Any]:
 
 
 def _parts(architecture: Architecture, recipe: Recipe, mesh: Mesh | None = None) -> int:
-    """In how many parts a batch is worked on, side by side: XLA's CPU backend computes attention's many
-    small products one after the other, and so leaves cores idle. Dropout and batch norm want a batch whole,
-    that what is drawn and normalised does not depend on this; a mesh deals it out itself."""
+    """In how many parts a batch is worked on, side by side: a transformer's step is many small operations,
+    which XLA's CPU backend runs one after the other, and so leaves cores idle. Dropout and batch norm want a
+    batch whole, that what is drawn and normalised does not depend on this; a mesh deals it out itself."""
     if jax.default_backend() != "cpu" or mesh is not None or recipe.batch_size % 2:
         return 1
     kinds = {layer.kind for layer in architecture.layers}

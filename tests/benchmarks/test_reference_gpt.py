@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import jax
-import numpy as np
 import pytest
 
 from benchmarks import reference_gpt
@@ -44,11 +42,9 @@ def test_utilisation_is_what_the_steps_need_over_what_the_chip_could_do(
     small = transformer((8,), 65, 16, 1, 2, vocabulary=65)
     monkeypatch.setattr(reference_gpt, "GPT", small)
     monkeypatch.setattr(reference_gpt, "CONTEXT", 8)
-    monkeypatch.setattr(
-        reference_gpt.importlib.util, "find_spec", lambda name: None
-    )  # PyTorch's has its sizes
+    # PyTorch's model has sizes of its own.
+    monkeypatch.setattr(reference_gpt.importlib.util, "find_spec", lambda name: None)
     result = measure(4, 0.1, 1e-3)["ours"]
     assert result["tokens_per_s"] == pytest.approx(result["steps_per_s"] * 4 * 8, abs=1)
     flops = estimate(small).training_flops_per_sample * 4 * result["steps_per_s"]
     assert result["mfu"] == pytest.approx(flops / 1e9, abs=1e-3)
-    assert np.isfinite(result["mfu"]) and jax.default_backend() == "cpu"

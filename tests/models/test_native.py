@@ -23,15 +23,17 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from offchain.data import Fragment
-from offchain.models.families import resnet
+from offchain.models.families import mlp, resnet
 from offchain.models.layers import VOCABULARY
 from offchain.models.layers.attend import attend
 from offchain.models.native import convolution as convolution_module
 from offchain.models.native import custom_call
+from offchain.models.native import processor as processor_module
 from offchain.models.native import product as product_module
 from offchain.models.native.convolution import convolve
-from offchain.models.native.custom_call import Processor, own_kernels, processor
 from offchain.models.native.loops import Loops
+from offchain.models.native.processor import Processor, own_kernels, processor
+from offchain.models.network import build, initialise
 from offchain.training import step
 from offchain.training.engine import TrainingConfig
 from protocol.architecture import Conv, Padding
@@ -80,7 +82,7 @@ def test_direct_convolutions_are_the_usual_ones(
     plain = linen.Conv(features, kernel, strides, padding, use_bias=False)
 
     def ours(x: jax.Array, kernel: jax.Array) -> Any:
-        with own_kernels(own):
+        with own_kernels(lambda: own):
             return module.apply({"params": {"kernel": kernel}}, x)
 
     x, weights = array(count, *size, inputs), array(*kernel, inputs, features, seed=2)
@@ -158,7 +160,7 @@ def test_products_are_the_usual_ones(
     a, b = np.array(array(3, rows, inner)), np.asarray(array(3, inner, columns, seed=1))
     if causal:
         a = np.triu(a) if turned else np.tril(a)
-    loops = Loops(product.lanes)
+    loops = Loops(own.lanes_for(columns))
     product_module._write(loops, product)
     operands = (a.swapaxes(1, 2) if turned else a, b)
     found = run_alone(loops, operands, a @ b, data.draw(st.permutations(range(3))))
@@ -171,27 +173,29 @@ def test_products_are_the_usual_ones(
 @settings(max_examples=6, deadline=None)
 @given(PROCESSORS, st.sampled_from([4, 12, 20, 64]), st.sampled_from([4, 12, 16]), st.booleans())
 def test_attention_by_them_is_the_usual_one(own: Processor, length: int, width: int, large: bool) -> None:
-    scale = 30.0 if large else 1.0
-    query, key, value = (scale * array(2, 3, length, width, seed=seed) for seed in range(3))
+    query, key, value = (array(2, 3, length, width, seed=seed) for seed in range(3))
+    key *= 30.0 if large else 1.0
 
     def ours(*given: jax.Array) -> jax.Array:
-        with own_kernels(own):
+        with own_kernels(lambda: own):
             return attend(*given)
 
     assert called(ours, query, key, value) == 2
-    same(ours, attend, query / scale, key, value / scale)
+    same(ours, attend, query, key, value)
 
 
 @needs_processor
 def test_a_result_does_not_depend_on_who_else_computes() -> None:
     """Operations that run at once share XLA's threads, and take chunks from nobody else's."""
+    on = processor()
+    assert on is not None
 
     @jax.jit
     def gradients(x: jax.Array, kernel: jax.Array) -> Any:
-        with own_kernels(processor()):
-            return jax.grad(
-                lambda x, kernel: jnp.square(convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))).sum(), (0, 1)
-            )(x, kernel)
+        def total(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.square(convolve(on, x, kernel, (1, 1), ((1, 1), (1, 1)))).sum()
+
+        return jax.grad(total, (0, 1))(x, kernel)
 
     given = [(array(16, 9, 9, 16, seed=seed), array(3, 3, 16, 16, seed=seed)) for seed in range(8)]
     alone = [jax.tree.map(np.asarray, gradients(*each)) for each in given]
@@ -213,7 +217,7 @@ def test_what_xla_does_better_is_left_to_it(features: int, channels: int, why: s
     module = convolution(features, (3, 3), (1, 1), "SAME")
 
     def apply(x: jax.Array, kernel: jax.Array) -> Any:
-        with own_kernels(processor()):
+        with own_kernels(processor):
             return module.apply({"params": {"kernel": kernel}}, x)
 
     assert called(apply, jnp.zeros((2, 4, 4, channels)), jnp.zeros((3, 3, channels, features))) == 0, why
@@ -236,8 +240,19 @@ def program(mesh: Mesh | None) -> int:
 @needs_processor
 def test_training_on_one_device_convolves_directly_and_a_team_does_not() -> None:
     """XLA would gather a batch that is spread over devices for each such operation."""
-    assert program(None) >= 6 * 3 - 3
+    # Outputs and kernels' gradients of six convolutions; gradients of inputs but of the first's, which has
+    # one channel, and of the one with strides.
+    assert program(None) == 6 + 6 + 4
     assert program(Mesh(np.array(jax.devices()[:1]), ("data",))) == 0
+
+
+def test_a_network_without_use_for_kernels_does_not_ask_for_them() -> None:
+    """To ask for the first time compiles and takes memory."""
+    asked: list[None] = []
+    architecture, x = mlp((3,), 2, (16,)), jnp.zeros((2, 3))
+    with own_kernels(lambda: asked.append(None)):
+        build(architecture, training=True).apply({"params": initialise(architecture, 0)}, x)
+    assert not asked
 
 
 @pytest.fixture
@@ -253,7 +268,7 @@ def asked_anew() -> Iterator[None]:
 
 @pytest.mark.usefixtures("asked_anew")
 def test_without_a_compiler_xla_convolves() -> None:
-    with mock.patch.object(custom_call, "find_spec", lambda name: None):
+    with mock.patch.object(processor_module, "find_spec", lambda name: None):
         assert processor() is None
         assert program(None) == 0
 
@@ -277,7 +292,7 @@ from pathlib import Path
 import jax, numpy as np
 from offchain.training.engine import use_compilation_cache
 from offchain.models.native.convolution import convolve
-from offchain.models.native.custom_call import own_kernels, processor
+from offchain.models.native.processor import processor
 use_compilation_cache(Path(sys.argv[1]))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 events = []
@@ -287,8 +302,8 @@ x, kernel = random((4, 9, 9, 16)).astype(np.float32), random((3, 3, 16, 32)).ast
 
 @jax.jit
 def program(x, kernel):
-    with own_kernels(processor()):  # asked for the first time while JAX traces
-        return convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))
+    # asked for the first time while JAX traces
+    return convolve(processor(), x, kernel, (1, 1), ((1, 1), (1, 1)))
 y = program(x, kernel)
 assert processor() is not None
 print(sum("cache_hits" in event for event in events), np.asarray(y).tobytes().hex())

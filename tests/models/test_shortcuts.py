@@ -48,7 +48,7 @@ def same(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], *give
         assert np.allclose(mine, other, rtol=1e-3, atol=1e-3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 70), st.integers(0, 2**32), st.sampled_from([1e-3, 1.0, 80.0]), st.booleans())
 def test_softmax_and_cross_entropy_are_the_usual_ones(
     classes: int, seed: int, scale: float, masked: bool
@@ -65,7 +65,7 @@ def test_softmax_and_cross_entropy_are_the_usual_ones(
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32), st.sampled_from([1e-3, 1.0, 9.0]))
 def test_attention_is_a_softmax_between_two_products(
     length: int, width: int, seed: int, scale: float
@@ -128,7 +128,7 @@ def test_small_batches_are_not_cut_into_parts() -> None:
     assert convolutions(jnp.zeros((64, 8, 8, 16))) <= 2 < convolutions(jnp.zeros((64, 28, 28, 16)))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
 )
@@ -172,7 +172,7 @@ def test_convolutions_of_many_channels_have_their_gradients(
         )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
 )

@@ -14,28 +14,41 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from offchain.models.layers.softmax import softmax
-from offchain.models.native.custom_call import Processor, wanted
-from offchain.models.native.product import multipliable, multiply
+from offchain.models.native.processor import Processor, wanted
+from offchain.models.native.product import multiply
 
-_MEETING: Final = "nhtd,nhud->nhtu"
-_MIXING: Final = "nhtu,nhud->nhtd"
-_BACK: Final = "nhtu,nhtd->nhud"
+Multiply = Callable[[jax.Array, jax.Array], jax.Array]
 
-Products = Callable[[str, jax.Array, jax.Array], jax.Array]
-"""One of these three, of which the last two have a first factor that is zero above its diagonal."""
+
+class Products(NamedTuple):
+    """The products of attention, for each sample and head."""
+
+    meeting: Multiply
+    """``[t, width]`` and ``[u, width]`` to ``[t, u]``; anything finite for u after t."""
+    mixing: Multiply
+    """``[t, u]``, zero for u after t, and ``[u, width]`` to ``[t, width]``."""
+    back: Multiply
+    """``[t, u]``, zero for u after t, and ``[t, width]`` to ``[u, width]``."""
+
+
+_OF_XLA: Final = Products(
+    partial(jnp.einsum, "nhtd,nhud->nhtu"),
+    partial(jnp.einsum, "nhtu,nhud->nhtd"),
+    partial(jnp.einsum, "nhtu,nhtd->nhud"),
+)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def apart(packed: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries, keys and values ``[n, heads, length, width]`` of ``[n, length, 3 * heads * width]``.
 
-    Its gradient is stacked: XLA would gather what this scatters number by number, four times as slow.
+    Its gradient is stacked: XLA would gather what this scatters number by number, five times as slow.
     """
     split = packed.reshape(*packed.shape[:2], 3, heads, -1)
     query, key, value = jnp.moveaxis(split, (2, 3), (0, 2))
@@ -63,21 +76,19 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     Returns: the same shape.
     """
     on, (length, width) = wanted(), query.shape[-2:]
-    if on is None or query.dtype != jnp.float32 or not (multipliable(length, on) and multipliable(width, on)):
-        return _attend_by(jnp.einsum)(query, key, value)
-    return _attend_by(_products_on(on))(query, key, value)
+    if on is not None and query.dtype == jnp.float32 and on.serves(length) and on.serves(width):
+        return _attend_by(_products_on(on))(query, key, value)
+    return _attend_by(_OF_XLA)(query, key, value)
 
 
 @cache
 def _products_on(on: Processor) -> Products:
-    """Kernels of our own; what lies above a diagonal is neither computed nor multiplied."""
-
-    def products(which: str, a: jax.Array, b: jax.Array) -> jax.Array:
-        if which == _MEETING:
-            return multiply(on, a, b.swapaxes(-1, -2), below=True)
-        return multiply(on, a, b, turned=which == _BACK, causal=True)
-
-    return products
+    """Kernels of our own: what lies above a diagonal is neither computed nor multiplied."""
+    return Products(
+        lambda a, b: multiply(on, a, b.swapaxes(-1, -2), below=True),
+        partial(multiply, on, causal=True),
+        partial(multiply, on, causal=True, turned=True),
+    )
 
 
 @cache
@@ -86,20 +97,20 @@ def _attend_by(products: Products) -> Callable[[jax.Array, jax.Array, jax.Array]
 
     def forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, Any]:
         length, width = query.shape[-2:]
-        scores = products(_MEETING, query, key) / math.sqrt(width)
+        scores = products.meeting(query, key) / math.sqrt(width)
         seen = jnp.tril(jnp.ones((length, length), bool))
         weights = softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
-        mixed = products(_MIXING, weights, value)
+        mixed = products.mixing(weights, value)
         return mixed, (query, key, value, weights, mixed)
 
     def backward(kept: Any, change: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         query, key, value, weights, mixed = kept
         mean = (change * mixed).sum(axis=-1, keepdims=True)
-        raised = weights * (products(_MEETING, change, value) - mean) / math.sqrt(query.shape[-1])
+        raised = weights * (products.meeting(change, value) - mean) / math.sqrt(query.shape[-1])
         return (
-            products(_MIXING, raised, key),
-            products(_BACK, raised, query),
-            products(_BACK, weights, change),
+            products.mixing(raised, key),
+            products.back(raised, query),
+            products.back(weights, change),
         )
 
     differentiable = jax.custom_vjp(lambda *given: forward(*given)[0])

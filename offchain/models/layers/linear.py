@@ -91,8 +91,8 @@ def _convolution(layer: Conv) -> Callable[..., jax.Array]:
     def compute(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
         if jax.default_backend() != "cpu":
             return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
-        if direct(x, kernel):
-            return convolve(x, kernel, layer.strides, _borders(x.shape, layer))
+        if on := direct(x, kernel):
+            return convolve(on, x, kernel, layer.strides, _borders(x.shape, layer))
         if math.prod(kernel.shape[:3]) > _FEW_COLUMNS:
             return convolve_by_xla(x, kernel, *arguments, **options)
         padded = jnp.pad(x, ((0, 0), *_borders(x.shape, layer), (0, 0)))

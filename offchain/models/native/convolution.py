@@ -18,8 +18,9 @@ from typing import Any, Final
 import jax
 import jax.numpy as jnp
 
-from offchain.models.native.custom_call import FEWEST_LANES, Processor, call, wanted
+from offchain.models.native.custom_call import call
 from offchain.models.native.loops import Loops
+from offchain.models.native.processor import Processor, wanted
 
 Borders = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after the rows, and the columns."""
@@ -71,40 +72,36 @@ class Convolution:
 
     @property
     def lanes(self) -> int:
-        return math.gcd(self.outputs, self.processor.lanes)
+        return self.processor.lanes_for(self.outputs)
 
     @property
     def vectors(self) -> int:
-        """Of the channels of an output, that are summed at once."""
-        return 2 if self.outputs % (2 * self.lanes) == 0 else 1
+        return self.processor.vectors_for(self.outputs)
 
     def __str__(self) -> str:
         return "_".join(map(str, (*astuple(self)[1:-1], *self.strides, self.processor.sums)))
 
 
-def direct(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether a convolution is computed here, if its inputs have their borders or not."""
+def direct(x: jax.Array, kernel: jax.Array) -> Processor | None:
+    """What `convolve` is to compute a convolution on; None if XLA is to."""
+    if kernel.size > _MOST_WEIGHTS or not x.dtype == kernel.dtype == jnp.float32:
+        return None
     found = wanted()
-    return (
-        found is not None
-        and x.dtype == kernel.dtype == jnp.float32
-        and kernel.size <= _MOST_WEIGHTS
-        and math.gcd(kernel.shape[-1], found.lanes) >= FEWEST_LANES
-    )
+    return found if found is not None and found.serves(kernel.shape[-1]) else None
 
 
-def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], borders: Borders) -> jax.Array:
+def convolve(
+    on: Processor, x: jax.Array, kernel: jax.Array, strides: tuple[int, int], borders: Borders
+) -> jax.Array:
     """The cross-correlation of ``x [n, height, width, channels]`` and
-    ``kernel [down, right, channels, features]``, if it is `direct`.
+    ``kernel [down, right, channels, features]``.
 
     The sums are those of the definition, in another order.
     """
-    found = wanted()
-    assert found is not None
     shape, (down, right, inputs, outputs) = x.shape, kernel.shape
     height = (shape[1] + sum(borders[0]) - down) // strides[0] + 1
     width = (shape[2] + sum(borders[1]) - right) // strides[1] + 1
-    sizes = Convolution(found, len(x), height, width, inputs, outputs, down, right, strides)
+    sizes = Convolution(on, len(x), height, width, inputs, outputs, down, right, strides)
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
         read = _bordered(x, borders)[:, : sizes.x[1], : sizes.x[2]]
@@ -138,7 +135,7 @@ def _input_gradient(
     sizes: Convolution, shape: tuple[int, ...], kernel: jax.Array, change: jax.Array, borders: Borders
 ) -> jax.Array:
     """The outputs' gradient convolved with the kernel turned round; of outputs that lie apart, XLA's."""
-    if sizes.strides != (1, 1) or math.gcd(sizes.inputs, sizes.processor.lanes) < FEWEST_LANES:
+    if sizes.strides != (1, 1) or not sizes.processor.serves(sizes.inputs):
 
         def plain(x: jax.Array) -> jax.Array:
             layout = ("NHWC", "HWIO", "NHWC")
@@ -166,8 +163,7 @@ def _kernel_gradient(sizes: Convolution, x: jax.Array, change: jax.Array) -> jax
 def _write_outputs(loops: Loops, sizes: Convolution) -> None:
     """One sample: of every row, a tile of neighbouring outputs at a time, with some of their channels."""
     together = sizes.lanes * sizes.vectors
-    tiles = math.ceil(sizes.width / (sizes.processor.sums // sizes.vectors))
-    tile = math.ceil(sizes.width / tiles)
+    tiles, tile = sizes.processor.tiles_for(sizes.width, sizes.outputs)
     with ExitStack() as inside:
         row = inside.enter_context(loops.counted(sizes.height))
         group = inside.enter_context(loops.counted(sizes.outputs // together))

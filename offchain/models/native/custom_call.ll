@@ -103,7 +103,13 @@ entry:
   %extensions.at = getelementptr %CallFrame, ptr %frame, i64 0, i32 1
   %extension = load ptr, ptr %extensions.at
   %called = icmp eq ptr %extension, null
-  br i1 %called, label %execute, label %introduce
+  br i1 %called, label %execute, label %extended
+
+extended:
+  %kind.at = getelementptr %Extension, ptr %extension, i64 0, i32 1
+  %kind = load i32, ptr %kind.at
+  %asked = icmp eq i32 %kind, 1
+  br i1 %asked, label %introduce, label %execute
 
 introduce: ; XLA asks which version this was written for
   %metadata.at = getelementptr %Extension, ptr %extension, i64 0, i32 3

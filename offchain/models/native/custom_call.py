@@ -2,8 +2,7 @@
 
 A kernel is written in LLVM's language for the sizes at hand, compiled for the processor at hand, and called
 by XLA as one operation, over XLA's own threads (``custom_call.ll``). Guarantees: what is computed depends on
-the operands alone, not on the number of threads; a host where this cannot work is told apart by `processor`
-before anything is compiled for it.
+the operands alone, not on the number of threads. Whether a host can do this is asked in ``processor.py``.
 
 Source: design section 8; XLA's typed FFI, https://docs.jax.dev/en/latest/ffi.html.
 """
@@ -11,15 +10,8 @@ Source: design section 8; XLA's typed FFI, https://docs.jax.dev/en/latest/ffi.ht
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,94 +20,13 @@ import jax.numpy as jnp
 
 from offchain.models.native.loops import Loops
 
-_LOG: Final = logging.getLogger(__name__)
 _HANDLER: Final = Path(__file__).with_name("custom_call.ll")
 _BODY: Final = "define internal void @body(i64 %chunk, ptr noalias %a, ptr noalias %b, ptr noalias %result)"
 _CALLED_AS: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 
-FEWEST_LANES: Final = 4
-"""Of vectors that are worth a kernel."""
-
 _kept: Final[dict[str, Any]] = {}
 """Engines, which own the machine code, by the operation's name: XLA never forgets an operation."""
 _keeping: Final = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Processor:
-    """What the writing of a kernel depends on."""
-
-    lanes: int
-    """Floats in a vector."""
-    sums: int
-    """Vectors that are summed into at once, with registers to spare for what is multiplied."""
-
-
-_wanted: ContextVar[Processor | None] = ContextVar("own_kernels", default=None)
-
-
-@contextmanager
-def own_kernels(on: Processor | None) -> Iterator[None]:
-    """Networks applied inside compute with kernels of ours on this processor, where there are any.
-
-    Not for a batch that is spread over devices: XLA would gather it for every such operation.
-    """
-    before = _wanted.set(on)
-    try:
-        yield
-    finally:
-        _wanted.reset(before)
-
-
-def wanted() -> Processor | None:
-    """The processor of `own_kernels`; none outside."""
-    return _wanted.get()
-
-
-@cache
-def processor() -> Processor | None:
-    """This host's processor; None where no kernel of ours runs, and XLA's own do.
-
-    They are for x86 processors with fused multiplication and addition; others are untried.
-    """
-    if os.name != "posix" or find_spec("llvmlite") is None:
-        return None
-    import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        found = Processor(lanes=16, sums=16)
-    elif features.get("avx2") and features.get("fma"):
-        found = Processor(lanes=8, sums=12)
-    else:
-        return None
-    try:
-        _try(found.lanes)
-    except Exception as error:
-        _LOG.warning("no kernels of our own here, training is slower on this CPU: %s", error)
-        return None
-    return found
-
-
-def _try(lanes: int) -> None:
-    """Let the least of kernels compute something: XLA may have changed how it calls one.
-
-    Raises:
-        Exception: whatever LLVM or XLA refuses it with.
-        ArithmeticError: it computes something else.
-    """
-
-    def write(loops: Loops) -> None:
-        total = loops.vectors(loops.load("%a"))
-        loops.add_products([total], loops.load("%a"), [loops.load("%b")])
-        loops.store(total.get(), "%result")
-
-    called = call("dtn_trial", lanes, 1, write, (lanes,))
-    with jax.ensure_compile_time_eval():
-        numbers = jnp.arange(lanes, dtype=jnp.float32)
-        found = jax.jit(called)(numbers, numbers + 1)
-        if not jnp.array_equal(found, numbers * (numbers + 2)):
-            raise ArithmeticError(f"a trial kernel computed {found}")
 
 
 def call(
