@@ -1,7 +1,8 @@
 """Training one order: fetch, train until shortly before the deadline, claim whatever gets better.
 
 A job runs in a thread of its own. Its checkpoints and claimed models are on disk; after a kill the next job
-for the order goes on from them.
+for the order goes on from them. Guarantee: a claim that no aggregator takes is sent again until one does or
+training closes, also by the next job after a kill.
 
 Source: PoT 2.4 "Generate a Claim", footnote 6: while time is left, a better model replaces the claim.
 """
@@ -13,7 +14,7 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from offchain.config import ProviderConfig
 from offchain.material import unhex
@@ -36,6 +37,19 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+MAX_REASON: Final = 500
+"""Characters of a library's error in an event."""
+CLAIM_RETRY_S: Final = 1.0
+"""After a claim that no aggregator took; each try asks all of them."""
+
+
+class _Unplaced(NamedTuple):
+    """A claim that should stand on the ledger and, as far as is known, does not."""
+
+    commitment: bytes
+    found: Improvement | None
+    """What is claimed; none if an earlier process found it, and was killed before the claim was placed."""
+
 
 class Job:
     """One order's training, from fetching its data to the last claim before the deadline."""
@@ -55,6 +69,8 @@ class Job:
         self._folder = folder
         # The ledger's deadline against this machine's clock, less a margin for the claim to be ordered.
         self._stop_at_s = detail["deadlineMs"] / 1000 - config.deadline_margin_s
+        self._unplaced: _Unplaced | None = None
+        self._next_try_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"job {self.oid[:10]}", daemon=True)
 
     def start(self) -> None:
@@ -88,6 +104,10 @@ class Job:
                 folder = self._actor.config.data_dir
                 log.warning("order %s is given up: %s; is there room in %s?", self.oid, reason, folder)
                 self.events.note("given_up", reason=str(reason))
+            except Exception as bug:
+                # A device out of memory, a compiler's error: others' orders go on, and this one is seen.
+                log.exception("order %s is given up: the training failed", self.oid)
+                self.events.note("given_up", reason=f"{type(bug).__name__}: {bug}"[:MAX_REASON])
 
     def _train(self) -> None:
         with tracing.span("fetch data", self.oid):
@@ -96,11 +116,13 @@ class Job:
             return
         log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
         self.events.note("started", device=str(self.device or "default"))
+        self._take_up_claim()
         with tracing.span("train", self.oid, device=str(self.device or "default")):
             result = self._work(task, self._plan())
         if result.model is None:
             log.warning("order %s: no model was ready in time, so there is no claim", self.oid)
         log.info("training ended (%s) after %d steps, score %s", result.reason, result.step, result.score)
+        self._insist()
         self.events.note("ended", reason=result.reason, step=result.step, best_score=result.score)
 
     def _plan(self) -> TrainingConfig:
@@ -136,6 +158,8 @@ class Job:
 
     def _note(self, progress: Progress) -> None:
         self.progress = progress
+        if self._unplaced is not None and time.monotonic() >= self._next_try_s:
+            self._place()
         self.events.note("progress", **asdict(progress))
 
     def _claim(self, improvement: Improvement) -> None:
@@ -150,13 +174,46 @@ class Job:
         body = claim_body(sha256(improvement.model), len(improvement.model))
         committed = commitment(oid, account, body, self._actor.salt(oid, body))
         self.claims.keep(committed, improvement.model)
+        self._unplaced = _Unplaced(committed, improvement)
+        self._place()
+
+    def _take_up_claim(self) -> None:
+        """Place the claim that a killed process kept but may not have placed."""
+        mine = (claim for claim in self._detail["claims"] if claim["provider"] == self._actor.me)
+        placed, kept = next(mine, None), self.claims.latest()
+        if placed is not None:
+            self.claims.placed(unhex(placed["commitment"]))
+        if kept is not None and (placed is None or unhex(placed["commitment"]) != kept):
+            self._unplaced = _Unplaced(kept, None)
+            self._place()
+
+    def _insist(self) -> None:
+        """Training has ended, and its best model is worth something only if it is claimed."""
+        while self._unplaced is not None and not self._should_stop():
+            self._place()
+            if self._unplaced is not None:
+                self._actor.stopping.wait(CLAIM_RETRY_S)
+
+    def _place(self) -> None:
+        """Send the claim that should stand; `_note` and `_insist` send it again if no aggregator takes it."""
+        assert self._unplaced is not None, "whoever asks has looked"
+        committed, found = self._unplaced
         try:
-            self._actor.network.submit(Claim, oid=oid, commitment=committed)
-        except (LedgerRefused, NetworkError) as reason:
-            log.warning("the claim on %s was not placed: %s", self.oid, reason)
+            self._actor.network.submit(Claim, oid=unhex(self.oid), commitment=committed)
+        except NetworkError as reason:
+            log.warning("the claim on %s is not placed yet and will be sent again: %s", self.oid, reason)
+            self._next_try_s = time.monotonic() + CLAIM_RETRY_S
             return
-        self.events.keep(claimed_score=improvement.score)
-        self.events.note("claimed", step=improvement.step)
-        log.info(
-            "claimed order %s with holdout score %d at step %d", self.oid, improvement.score, improvement.step
-        )
+        except LedgerRefused as reason:
+            log.warning("the claim on %s was refused: %s", self.oid, reason)
+            self._unplaced = None
+            return
+        self._unplaced = None
+        self.claims.placed(committed)
+        if found is None:
+            self.events.note("claimed")
+            log.info("claimed order %s with the model found before the restart", self.oid)
+            return
+        self.events.keep(claimed_score=found.score)
+        self.events.note("claimed", step=found.step)
+        log.info("claimed order %s with holdout score %d at step %d", self.oid, found.score, found.step)

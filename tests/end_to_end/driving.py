@@ -79,6 +79,7 @@ class Driver:
         self.client = Client(devnet.network(), self.config.key(), self.config.data_dir)
         self.network = Network(devnet.network())
         self._chain_behind_s = 0
+        self._trained: Callable[[Json], bool] = self._all_claimed
 
     def task(
         self, *, train_s: int = 240, validate_s: int = 120, challenge_s: int = 6, family: str = "mlp"
@@ -150,9 +151,13 @@ class Driver:
         return self.in_phase(oid, "settled")
 
     @contextmanager
-    def hurrying(self) -> Iterator[None]:
-        """Let time leap while a block of code waits for an order by other means."""
+    def hurrying(self, trained: Callable[[Json], bool] | None = None) -> Iterator[None]:
+        """Let time leap while a block of code waits for an order by other means.
+
+        ``trained`` says of an order whether all have claimed who will; if not given, all running providers.
+        """
         over = threading.Event()
+        self._trained = trained or self._all_claimed
 
         def hurry() -> None:
             while not over.wait(0.3):
@@ -165,6 +170,7 @@ class Driver:
         finally:
             over.set()
             thread.join()
+            self._trained = self._all_claimed
 
     def leap_to_end(self, oid: str) -> None:
         """Leap to the end of the phase that an order is in, though somebody has not done his part."""
@@ -200,7 +206,7 @@ class Driver:
         """Whether all who are running have done what they do in the phase that an order is in."""
         match detail["phase"]:
             case "training":
-                return len(detail["claims"]) >= self._running("provider")
+                return self._trained(detail)
             case "validation":
                 reported = {report["subject"] for report in detail["reports"]}
                 models = {claim["mid"] for claim in detail["claims"]} - {None} - reported
@@ -210,6 +216,9 @@ class Driver:
             case "challenge":
                 return not self._running("verifier")  # those who find nothing wrong say nothing
         return False
+
+    def _all_claimed(self, detail: Json) -> bool:
+        return len(detail["claims"]) >= self._running("provider")
 
     def _running(self, role: str) -> int:
         children = self.devnet.children.all().items()

@@ -40,6 +40,9 @@ class Ledger:
     oids: list[str]
     claims: list[Json] = field(default_factory=list)
     """Claim transactions, as they came."""
+    silent: bool = False
+    """Whether transactions are turned away for now."""
+    turned_away: int = 0
 
     def write_actor(self, folder: Path, key: Key, **settings: Any) -> Path:
         """A role's folder with key, network and configuration; the configuration's path."""
@@ -95,6 +98,9 @@ def ledger(folder: Path, orders: int = 1) -> Iterator[Ledger]:
         return 200, json.dumps(details[path.removeprefix("/v1/orders/")]).encode()
 
     def post(body: bytes) -> Answer:
+        if stands.silent:
+            stands.turned_away += 1
+            return 503, b"{}"
         stands.claims.append(json.loads(body))
         return 200, b'{"status": "accepted"}'
 
