@@ -1,7 +1,7 @@
 """A stranger's hour: every command of docs/tutorial.md, in its order, in a shell of its own.
 
-What docs/using.md shows is run on the same network. Orders get longer windows than the page's, so that they are
-won on any machine, and the time of day leaps to a window's end once everybody has done his part.
+What docs/using.md shows is run on the same network. Orders get longer windows than the page's, in which any
+machine does its part, and the time of day leaps to a window's end once everybody has done his.
 
 Installing is not here: `.ci/run` does it in a fresh clone. Where no browser is, the page is not opened.
 """
