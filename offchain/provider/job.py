@@ -2,7 +2,7 @@
 
 A job runs in a thread of its own. Its checkpoints and claimed models are on disk; after a kill the next job
 for the order goes on from them. Guarantee: a claim that no aggregator takes is sent again until one does or
-training closes, also by the next job after a kill.
+training closes, also by the next job after a kill; training goes on meanwhile.
 
 Source: PoT 2.4 "Generate a Claim", footnote 6: while time is left, a better model replaces the claim.
 """
@@ -14,12 +14,11 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from offchain.config import ProviderConfig
 from offchain.material import unhex
-from offchain.network import LedgerRefused, NetworkError
-from offchain.provider.claims import ClaimedModels
+from offchain.provider.claims import ClaimedModels, Placing, Wanted
 from offchain.provider.fetching import fetch_order
 from offchain.provider.progress import ProgressLog
 from protocol import tracing
@@ -39,16 +38,6 @@ Json = dict[str, Any]
 
 MAX_REASON: Final = 500
 """Characters of a library's error in an event."""
-CLAIM_RETRY_S: Final = 1.0
-"""After a claim that no aggregator took; each try asks all of them."""
-
-
-class _Unplaced(NamedTuple):
-    """A claim that should stand on the ledger and, as far as is known, does not."""
-
-    commitment: bytes
-    found: Improvement | None
-    """What is claimed; none if an earlier process found it, and was killed before the claim was placed."""
 
 
 class Job:
@@ -69,8 +58,13 @@ class Job:
         self._folder = folder
         # The ledger's deadline against this machine's clock, less a margin for the claim to be ordered.
         self._stop_at_s = detail["deadlineMs"] / 1000 - config.deadline_margin_s
-        self._unplaced: _Unplaced | None = None
-        self._next_try_s = 0.0
+        self._placing = Placing(
+            self.claims,
+            lambda committed: actor.network.submit(Claim, oid=unhex(self.oid), commitment=committed),
+            on_placed=self._placed,
+            over=lambda: self.over,
+            stopping=actor.stopping,
+        )
         self._thread = threading.Thread(target=self._run, name=f"job {self.oid[:10]}", daemon=True)
 
     def start(self) -> None:
@@ -108,6 +102,8 @@ class Job:
                 # A device out of memory, a compiler's error: others' orders go on, and this one is seen.
                 log.exception("order %s is given up: the training failed", self.oid)
                 self.events.note("given_up", reason=f"{type(bug).__name__}: {bug}"[:MAX_REASON])
+            finally:
+                self._placing.close()
 
     def _train(self) -> None:
         with tracing.span("fetch data", self.oid):
@@ -116,13 +112,15 @@ class Job:
             return
         log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())
         self.events.note("started", device=str(self.device or "default"))
-        self._take_up_claim()
+        mine = (claim for claim in self._detail["claims"] if claim["provider"] == self._actor.me)
+        standing = next((unhex(claim["commitment"]) for claim in mine), None)
+        self._placing.take_up(standing)
         with tracing.span("train", self.oid, device=str(self.device or "default")):
             result = self._work(task, self._plan())
         if result.model is None:
             log.warning("order %s: no model was ready in time, so there is no claim", self.oid)
         log.info("training ended (%s) after %d steps, score %s", result.reason, result.step, result.score)
-        self._insist()
+        self._placing.finish()
         self.events.note("ended", reason=result.reason, step=result.step, best_score=result.score)
 
     def _plan(self) -> TrainingConfig:
@@ -158,12 +156,10 @@ class Job:
 
     def _note(self, progress: Progress) -> None:
         self.progress = progress
-        if self._unplaced is not None and time.monotonic() >= self._next_try_s:
-            self._place()
         self.events.note("progress", **asdict(progress))
 
     def _claim(self, improvement: Improvement) -> None:
-        """Commit to a better model; a claim that cannot be placed does not stop the training.
+        """Commit to a better model, without waiting for the ledger.
 
         What does not beat the order's baseline would be shown to everybody, for nothing.
         """
@@ -173,47 +169,14 @@ class Job:
         oid, account = unhex(self.oid), self._actor.key.address
         body = claim_body(sha256(improvement.model), len(improvement.model))
         committed = commitment(oid, account, body, self._actor.salt(oid, body))
-        self.claims.keep(committed, improvement.model)
-        self._unplaced = _Unplaced(committed, improvement)
-        self._place()
+        wanted = Wanted(committed, improvement.score, improvement.step)
+        self._placing.offer(wanted, improvement.model)
 
-    def _take_up_claim(self) -> None:
-        """Place the claim that a killed process kept but may not have placed."""
-        mine = (claim for claim in self._detail["claims"] if claim["provider"] == self._actor.me)
-        placed, kept = next(mine, None), self.claims.latest()
-        if placed is not None:
-            self.claims.placed(unhex(placed["commitment"]))
-        if kept is not None and (placed is None or unhex(placed["commitment"]) != kept):
-            self._unplaced = _Unplaced(kept, None)
-            self._place()
-
-    def _insist(self) -> None:
-        """Training has ended, and its best model is worth something only if it is claimed."""
-        while self._unplaced is not None and not self._should_stop():
-            self._place()
-            if self._unplaced is not None:
-                self._actor.stopping.wait(CLAIM_RETRY_S)
-
-    def _place(self) -> None:
-        """Send the claim that should stand; `_note` and `_insist` send it again if no aggregator takes it."""
-        assert self._unplaced is not None, "whoever asks has looked"
-        committed, found = self._unplaced
-        try:
-            self._actor.network.submit(Claim, oid=unhex(self.oid), commitment=committed)
-        except NetworkError as reason:
-            log.warning("the claim on %s is not placed yet and will be sent again: %s", self.oid, reason)
-            self._next_try_s = time.monotonic() + CLAIM_RETRY_S
-            return
-        except LedgerRefused as reason:
-            log.warning("the claim on %s was refused: %s", self.oid, reason)
-            self._unplaced = None
-            return
-        self._unplaced = None
-        self.claims.placed(committed)
-        if found is None:
+    def _placed(self, claim: Wanted) -> None:
+        if claim.score is None:
             self.events.note("claimed")
             log.info("claimed order %s with the model found before the restart", self.oid)
             return
-        self.events.keep(claimed_score=found.score)
-        self.events.note("claimed", step=found.step)
-        log.info("claimed order %s with holdout score %d at step %d", self.oid, found.score, found.step)
+        self.events.keep(claimed_score=claim.score)
+        self.events.note("claimed", step=claim.step)
+        log.info("claimed order %s with holdout score %d at step %d", self.oid, claim.score, claim.step)

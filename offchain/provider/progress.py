@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,12 +35,13 @@ NAME: Final = "progress.jsonl"
 
 
 class ProgressLog:
-    """Writes one order's events."""
+    """Writes one order's events; thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / NAME
         self._noted_s = 0.0
+        self._lock = threading.Lock()
         self.on_event: Callable[[str], None] = lambda event: None
         """Told the name of every event but ``progress``."""
         before = standing(self._path) or {}
@@ -48,10 +50,15 @@ class ProgressLog:
 
     def keep(self, **fields: Any) -> None:
         """Have every later event bring these fields too."""
-        self._lasting |= fields
+        with self._lock:
+            self._lasting |= fields
 
     def note(self, event: Event, **fields: Any) -> None:
         """Write an event; of ``progress`` at most one a second. A full disk does not stop a training."""
+        with self._lock:
+            self._note(event, fields)
+
+    def _note(self, event: Event, fields: Json) -> None:
         now_s = time.time()
         if event == "progress":
             if now_s - self._noted_s < EVERY_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from offchain.config import ProviderConfig
+from offchain.network import NetworkError
 from offchain.provider import Provider
-from offchain.provider.claims import KEPT, ClaimedModels
+from offchain.provider.claims import ClaimedModels, Placing, Wanted
 from offchain.provider.job import Job
 from offchain.provider.progress import NAME, standing
 from protocol.crypto import Key, sha256
@@ -76,7 +78,8 @@ def test_a_claim_that_nobody_took_is_placed_after_the_training_s_end(
     stands.silent = False
     working.join(PATIENCE_S)
     assert not working.running
-    assert best is not None and claimed(stands) == ["0x" + best.hex()]
+    # The claim that may have been ordered goes first; what was found since then replaces it.
+    assert best is not None and claimed(stands)[-1] == "0x" + best.hex() and len(stands.claims) <= 2
     now = standing(tmp_path / "order" / NAME)
     assert now is not None and now["event"] == "ended" and now["claimed_score"] == now["best_score"]
 
@@ -130,14 +133,128 @@ def test_a_training_that_breaks_is_seen_to_be_given_up(
     assert now is not None and now["event"] == "given_up" and "RESOURCE_EXHAUSTED" in now["reason"]
 
 
-def test_the_model_of_the_claim_that_stands_is_kept_whatever_comes_after_it(tmp_path: Path) -> None:
-    models = ClaimedModels(tmp_path)
-    standing_one, *later = (sha256(bytes([index])) for index in range(KEPT + 3))
-    models.keep(standing_one, b"the one that stands")
-    models.placed(standing_one)
-    for index, commitment in enumerate(later):
-        models.keep(commitment, bytes([index]))
-    assert models.find(standing_one) == b"the one that stands"
-    found = [models.find(commitment) is not None for commitment in later]
-    assert found == [False] * (len(later) - KEPT) + [True] * KEPT
-    assert models.latest() == later[-1]
+class Taker:
+    """Takes claims when it is told to; says whether the one sent last was ordered only then."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.answers = threading.Semaphore(0)
+        self.silent = True
+        self.stopping = threading.Event()
+        self.over = False
+        self.placed: list[Wanted] = []
+
+    def submit(self, commitment: bytes) -> None:
+        self.sent.append(commitment)
+        assert self.answers.acquire(timeout=PATIENCE_S)
+        if self.silent:
+            raise NetworkError("nobody says whether it was ordered")
+
+    def placing(self, folder: Path) -> Placing:
+        return Placing(
+            ClaimedModels(folder),
+            self.submit,
+            on_placed=self.placed.append,
+            over=lambda: self.over,
+            stopping=self.stopping,
+        )
+
+
+def commitment(number: int) -> bytes:
+    return sha256(bytes([number]))
+
+
+def offer(placing: Placing, number: int) -> None:
+    placing.offer(Wanted(commitment(number), number, number), b"model %d" % number)
+
+
+def kept(folder: Path) -> set[int]:
+    """Numbers of the models on disk."""
+    return {int(path.read_bytes().split()[1]) for path in folder.glob("*.safetensors")}
+
+
+def test_models_of_claims_that_may_stand_are_kept_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while a claim is under way, and while nobody knows what became of it."""
+    monkeypatch.setattr("offchain.provider.claims.RETRY_S", 0.0)
+    taker = Taker()
+    taker.silent = False
+    placing = taker.placing(tmp_path)
+    offer(placing, 1)
+    taker.answers.release()
+    placing.finish()
+    assert [each.score for each in taker.placed] == [1]
+    taker.silent = True
+    offer(placing, 2)
+    until(lambda: len(taker.sent) == 2)
+    for number in (3, 4, 5):
+        offer(placing, number)  # at once, though the second is under way
+    assert kept(tmp_path) == {1, 2, 5}
+    taker.answers.release()
+    until(lambda: len(taker.sent) == 3)
+    assert taker.sent[-1] == commitment(2), "which may have been ordered"
+    taker.silent = False
+    taker.answers.release(2)
+    placing.finish()
+    assert [each.score for each in taker.placed] == [1, 2, 5] and len(taker.sent) == 4
+    offer(placing, 6)
+    assert kept(tmp_path) == {5, 6}
+    taker.answers.release()
+    placing.finish()
+    placing.close()
+
+
+@pytest.mark.parametrize("end", ["over", "stopping"])
+def test_what_is_found_last_gets_one_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr("offchain.provider.claims.RETRY_S", 0.0)
+    taker = Taker()
+    placing = taker.placing(tmp_path)
+    taker.over = end == "over"
+    if end == "stopping":
+        taker.stopping.set()
+    offer(placing, 1)
+    taker.answers.release()
+    placing.finish()
+    assert taker.sent == [commitment(1)] and not taker.placed
+    placing.close()
+
+
+def test_after_a_kill_no_model_is_dropped_whose_claim_may_have_been_sent(tmp_path: Path) -> None:
+    killed = Taker()
+    placing = killed.placing(tmp_path)
+    offer(placing, 1)
+    until(lambda: killed.sent)
+    offer(placing, 2)
+    again = Taker()
+    again.silent = False
+    placing = again.placing(tmp_path)
+    placing.take_up(standing=None)
+    until(lambda: again.sent == [commitment(2)])
+    offer(placing, 3)
+    assert kept(tmp_path) == {1, 2, 3}
+    again.answers.release(2)
+    placing.finish()
+    assert [each.step for each in again.placed] == [None, 3]
+    killed.answers.release()
+    placing.close()
+
+
+def test_a_bug_in_sending_is_logged_and_ends_no_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taker = Taker()
+    placing = taker.placing(tmp_path)
+    errors = iter((ZeroDivisionError("a bug"), None))
+
+    def breaks(commitment: bytes) -> None:
+        if (error := next(errors)) is not None:
+            raise error
+
+    placing._submit = breaks
+    offer(placing, 1)
+    placing.finish()
+    offer(placing, 2)
+    placing.finish()
+    assert "a bug" in caplog.text and [each.score for each in taker.placed] == [2]
+    placing.close()
