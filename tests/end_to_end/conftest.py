@@ -1,14 +1,37 @@
-"""What all end-to-end tests share: compiled programs, and a time of day that may leap."""
+"""What all end-to-end tests share: compiled programs, a leaping time of day, and logs of what failed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.end_to_end.ahead import sitecustomize
+from tests.end_to_end.driving import LOGS, last_lines
+
+LINES: Final = 25
+"""Of each process's log that are shown of a test that failed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what processes wrote during a test that failed: on another machine it may never fail again."""
+    report = yield
+    if report.failed and LOGS not in report.longreprtext:
+        factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+        report.sections.append((LOGS, logs_since(call.start, factory.getbasetemp())))
+    return report
+
+
+def logs_since(start_s: float, folder: Path) -> str:
+    """The ends of all logs of local networks below a folder that were written to since then."""
+    found = (path for path in sorted(folder.rglob("devnet/logs/*")) if path.stat().st_mtime >= start_s)
+    return "\n".join(f"--- {path}\n{last_lines(path, LINES)}" for path in found)
 
 
 @pytest.fixture(scope="session", autouse=True)

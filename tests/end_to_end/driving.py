@@ -33,6 +33,7 @@ Json = dict[str, Any]
 REWARD_WEI: Final = 100 * TOKEN_WEI
 PATIENCE_S: Final = 180.0
 """A generous bound on any one wait: reached only when something hangs."""
+LOGS: Final = "logs of the processes"
 LAST_S: Final = {"training": 5.0}
 """What is left of a phase after a leap: in training, time for the provider to stop by itself."""
 OTHERWISE_LAST_S: Final = 0.5
@@ -58,15 +59,16 @@ def until(what: str, condition: Condition, devnet: Devnet | None = None) -> Any:
         if result:
             return result
         time.sleep(0.2)
-    logs = (
-        ""
-        if devnet is None
-        else "\n".join(
-            f"--- {path.name}\n{devnet.children.tail(path.stem, 15)}"
-            for path in sorted((devnet.folder / "logs").glob("*"))
-        )
-    )
-    raise AssertionError(f"waited in vain until {what}\n{logs}")
+    told = ""
+    if devnet is not None:
+        paths = sorted((devnet.folder / "logs").glob("*"))
+        told = "\n".join(f"--- {path.name}\n{last_lines(path, 15)}" for path in paths)
+    raise AssertionError(f"waited in vain until {what}\n{LOGS}\n{told}")
+
+
+def last_lines(path: Path, count: int) -> str:
+    """The end of a log."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
 
 
 class Driver:
