@@ -1,6 +1,7 @@
 """Attention's middle in training: what queries see of values, with its gradient in closed form.
 
-Guarantees: values and gradients are those of a causal softmax between two products, but for rounding.
+Guarantees: values and gradients are those of a causal softmax between two products, but for rounding; what
+bfloat16 goes into is a product or kept for the gradient, and between products all is float32.
 
 The gradient of a softmax subtracts from each change its mean by the weights. That mean is also the product
 of what was mixed with its change, a sum over a head's width instead of over all keys (Dao et al.,
@@ -30,7 +31,7 @@ class Products(NamedTuple):
     """The products of attention, for each sample and head."""
 
     meeting: Multiply
-    """``[t, width]`` and ``[u, width]`` to ``[t, u]``; anything finite for u after t."""
+    """``[t, width]`` and ``[u, width]`` to float32 ``[t, u]``; anything finite for u after t."""
     mixing: Multiply
     """``[t, u]``, zero for u after t, and ``[u, width]`` to ``[t, width]``."""
     back: Multiply
@@ -38,7 +39,7 @@ class Products(NamedTuple):
 
 
 _OF_XLA: Final = Products(
-    partial(jnp.einsum, "nhtd,nhud->nhtu"),
+    partial(jnp.einsum, "nhtd,nhud->nhtu", preferred_element_type=jnp.float32),
     partial(jnp.einsum, "nhtu,nhud->nhtd"),
     partial(jnp.einsum, "nhtu,nhtd->nhud"),
 )
@@ -99,14 +100,15 @@ def _attend_by(products: Products) -> Callable[[jax.Array, jax.Array, jax.Array]
         length, width = query.shape[-2:]
         scores = products.meeting(query, key) / math.sqrt(width)
         seen = jnp.tril(jnp.ones((length, length), bool))
-        weights = softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
+        weights = softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min)).astype(query.dtype)
         mixed = products.mixing(weights, value)
         return mixed, (query, key, value, weights, mixed)
 
     def backward(kept: Any, change: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         query, key, value, weights, mixed = kept
-        mean = (change * mixed).sum(axis=-1, keepdims=True)
+        mean = (change.astype(jnp.float32) * mixed).sum(axis=-1, keepdims=True)
         raised = weights * (products.meeting(change, value) - mean) / math.sqrt(query.shape[-1])
+        raised = raised.astype(query.dtype)
         return (
             products.mixing(raised, key),
             products.back(raised, query),

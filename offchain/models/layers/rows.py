@@ -1,8 +1,9 @@
-"""Layers over vectors, applied to one matrix of rows: faster on CPUs, and no different elsewhere.
+"""Layers over vectors, applied to one matrix of rows: faster on CPUs, and as usual elsewhere.
 
 XLA's CPU backend computes gradients that sum over two axes more slowly than those over one: for kernels three
 times, for biases ten times; and it sums columns slowly whatever their number, unless the sum is a product.
-A product's transpose may take half as long as the product. Values differ by rounding alone.
+A product's transpose may take half as long as the product. Values differ by rounding alone. Elsewhere sums
+stay sums, which XLA fuses with what made the rows, so that these need not be in memory.
 
 Source: design section 8 ("as fast as the best hand-written loop"); `python -m benchmarks.training`.
 """
@@ -32,11 +33,14 @@ def on_rows(module: Module) -> Module:
 
 
 def weighted_sum(rows: jax.Array, weight: float) -> jax.Array:
-    """``weight`` times the sum over ``[rows, columns]``, as a product.
+    """``weight`` times the sum over ``[rows, columns]``; on CPUs a product.
 
     By two vectors of half the weight: XLA fuses a product by one short vector with whatever made the
     rows, and computes these anew for each, column by column.
     """
+    if jax.default_backend() != "cpu":
+        # In float32 until it is summed, whatever the rows are.
+        return (weight * rows.astype(jnp.float32).sum(axis=0)).astype(rows.dtype)
     weights = jnp.full((2, len(rows)), weight / 2, rows.dtype)
     return jnp.matmul(weights, rows, precision=jax.lax.Precision.HIGHEST).sum(axis=0)
 
@@ -71,7 +75,7 @@ def _times(rows: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arr
 def _times_gradient(kept: tuple[jax.Array, jax.Array], change: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows, kernel = kept
     inputs, outputs = kernel.shape
-    if outputs < inputs and _FEW * outputs <= len(rows):
+    if jax.default_backend() == "cpu" and outputs < inputs and _FEW * outputs <= len(rows):
         # XLA would turn a transpose back into the slower product, but not a product with the unit matrix.
         unit = jnp.eye(outputs, dtype=rows.dtype)
         along_kernel = jnp.einsum("oi,op->ip", change.T @ rows, unit, precision=jax.lax.Precision.HIGHEST)
