@@ -31,6 +31,19 @@ def _rows(table: NDArray[Any]) -> Activations:
     return Activations(rows.q.astype(np.int16), rows.fraction)
 
 
+class EmbeddingModule(linen.Module):
+    """``linen.Embed``, with a gradient summed in float32: a frequent token's stands still in bfloat16."""
+
+    vocabulary: int
+    features: int
+
+    @linen.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        shape = (self.vocabulary, self.features)
+        table = self.param("embedding", linen.initializers.normal(0.02), shape)
+        return jnp.take(table.astype(jnp.float32), ids, axis=0).astype(table.dtype)
+
+
 class EmbeddingKind(LayerKind[Embedding]):
     """A vector per token id."""
 
@@ -45,8 +58,7 @@ class EmbeddingKind(LayerKind[Embedding]):
         return None, ACTIVATION_LIMIT
 
     def module(self, layer: Embedding, name: str, training: bool) -> Module:
-        small = linen.initializers.normal(0.02)
-        return linen.Embed(layer.vocabulary, layer.features, embedding_init=small, name=name)
+        return EmbeddingModule(layer.vocabulary, layer.features, name=name)
 
     def specification(self, layer: Embedding, prepared: Activations, *inputs: Activations) -> Activations:
         ids = inputs[0].q

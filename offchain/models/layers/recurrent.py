@@ -211,13 +211,16 @@ class LstmModule(linen.Module):
 
         def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
             state, cell = carry
-            enter, forget, new, leave = jnp.split(part + state @ recurrent, 4, axis=-1)
+            enter, forget, new, leave = jnp.split(part + state @ wide.astype(x.dtype), 4, axis=-1)
             cell = linen.sigmoid(forget) * cell + linen.sigmoid(enter) * jnp.tanh(new)
-            state = linen.sigmoid(leave) * jnp.tanh(cell)
+            state = (linen.sigmoid(leave) * jnp.tanh(cell)).astype(x.dtype)
             return (state, cell), state
 
-        zeros = jnp.zeros((len(x), self.features), x.dtype)
-        return _over_positions(step, (zeros, zeros), x @ kernel + bias)
+        # In bfloat16 a cell would forget what is small beside it; and so would the kernel's gradient, which
+        # adds up over the positions.
+        wide = recurrent.astype(jnp.float32)
+        zeros = jnp.zeros((len(x), self.features), jnp.float32)
+        return _over_positions(step, (zeros.astype(x.dtype), zeros), x @ kernel + bias)
 
 
 def _forgetful_bias(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
@@ -285,13 +288,16 @@ class GruModule(linen.Module):
 
         def step(state: jax.Array, part: jax.Array) -> Any:
             reset, update, new = jnp.split(part, 3, axis=-1)
-            from_reset, from_update, from_new = jnp.split(state @ recurrent, 3, axis=-1)
+            products = state.astype(x.dtype) @ wide.astype(x.dtype)
+            from_reset, from_update, from_new = jnp.split(products, 3, axis=-1)
             keep = linen.sigmoid(update + from_update)
             new = jnp.tanh(new + linen.sigmoid(reset + from_reset) * (from_new + own))
             state = (1 - keep) * new + keep * state
-            return state, state
+            return state, state.astype(x.dtype)
 
-        zeros = jnp.zeros((len(x), self.features), x.dtype)
+        # As of the LSTM.
+        wide = recurrent.astype(jnp.float32)
+        zeros = jnp.zeros((len(x), self.features), jnp.float32)
         return _over_positions(step, zeros, x @ kernel + bias)
 
 
