@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from offchain.models.families import cnn, lstm, mlp, resnet, transformer
 from offchain.models.network import build, from_tensors
 from offchain.training.engine import TrainingConfig, TrainingTask, train
 from protocol.architecture import Architecture
+from protocol.errors import InvalidDocument, ProtocolError
 
 BARS = {"accuracy": 0.2, "cross_entropy": 0.5, "mse": 0.5}
 """Percentage points, per cent, per cent."""
@@ -131,7 +132,10 @@ def cases() -> dict[str, Case]:
 
 def mnist_cases(folder: Path) -> dict[str, Case]:
     """The same for classifiers, on 28×28 images, and on their rows as series of 28 steps."""
-    (images_file,), (labels_file,) = (list(folder.glob(f"*{what}*")) for what in ("images", "labels"))
+    found = [list(folder.glob(f"*{what}*")) for what in ("images", "labels")]
+    if [len(files) for files in found] != [1, 1]:
+        raise InvalidDocument(f"{folder} holds no single file of images and one of labels")
+    (images_file,), (labels_file,) = found
     samples = read_images(images_file, labels_file)
 
     def pictures(seed: int) -> Folds:
@@ -196,12 +200,11 @@ def _scores(case: Case, seed: int, steps: int, training: Fragment, unseen: Fragm
     parameters = from_tensors(decode_model(result.model, case.architecture))
     outputs = jax.jit(build(case.architecture).apply)({"params": parameters}, jnp.asarray(unseen.real()))
     exact = evaluate(result.model, case.architecture, [unseen], case.metric).score / 1e6
-    return real_score(
-        np.asarray(outputs), unseen.y, case.metric
-    ), exact if case.metric == "accuracy" else -exact
+    real = real_score(np.asarray(outputs), unseen.y, case.metric)
+    return real, exact if case.metric == "accuracy" else -exact
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Train, score twice, print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
@@ -209,9 +212,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--family", action="append", choices=tuple(cases()))
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's test images and labels")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
+    if min(arguments.steps, arguments.seeds) < 1:
+        parser.error("--steps and --seeds are 1 and more")
     table: list[dict[str, Any]] = []
-    chosen = mnist_cases(arguments.mnist) if arguments.mnist else cases()
+    try:
+        chosen = mnist_cases(arguments.mnist) if arguments.mnist else cases()
+    except ProtocolError as reason:
+        parser.error(str(reason))
+    if not set(arguments.family or ()) <= set(chosen):
+        parser.error(f"with --mnist a family is one of {', '.join(chosen)}")
     for name, case in chosen.items():
         if arguments.family and name not in arguments.family:
             continue

@@ -5,8 +5,8 @@ of a provider; `ClaimedModels.find` says which model opens it.
 
 Guarantees: a model is on disk before its commitment is sent, and stays as long as the commitment may stand on
 the ledger, whatever was killed in between; training does not wait for the network; while nobody can say
-whether a claim was ordered the same one is sent again, so no more than three models are kept. Disk errors
-reach who offers a model.
+whether a claim was ordered the same one is sent again, so a process keeps no more than three models beside
+what it found. Disk errors reach who offers a model.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ class Placing:
             try:
                 self._place(wanted)
             except Exception:
+                # The thread lives on: whoever waits for it would wait for ever, and the next claim may do.
                 log.exception("a claim was not placed")
             finally:
                 with self._changed:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 MAX_REASON: Final = 500
-"""Characters of a library's error in an event."""
+"""Characters of a library's error in a log and an event."""
 
 
 class Job:
@@ -93,17 +93,19 @@ class Job:
             try:
                 self._train()
             except ProtocolError as reason:
-                log.warning("order %s is given up: %s", self.oid, reason)
+                self._give_up(str(reason))
             except OSError as reason:
-                folder = self._actor.config.data_dir
-                log.warning("order %s is given up: %s; is there room in %s?", self.oid, reason, folder)
-                self.events.note("given_up", reason=str(reason))
+                self._give_up(f"{reason}; is there room in {self._actor.config.data_dir}?")
             except Exception as bug:
-                # A device out of memory, a compiler's error: others' orders go on, and this one is seen.
-                log.exception("order %s is given up: the training failed", self.oid)
-                self.events.note("given_up", reason=f"{type(bug).__name__}: {bug}"[:MAX_REASON])
+                # A device out of memory, a compiler's error: other orders go on.
+                log.exception("the training of order %s failed", self.oid)
+                self._give_up(f"{type(bug).__name__}: {bug}")
             finally:
                 self._placing.close()
+
+    def _give_up(self, reason: str) -> None:
+        log.warning("order %s is given up: %s", self.oid, reason[:MAX_REASON])
+        self.events.note("given_up", reason=reason[:MAX_REASON])
 
     def _train(self) -> None:
         with tracing.span("fetch data", self.oid):

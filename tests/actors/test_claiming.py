@@ -18,6 +18,7 @@ from offchain.provider.claims import ClaimedModels, Placing, Wanted
 from offchain.provider.job import Job
 from offchain.provider.progress import NAME, standing
 from protocol.crypto import Key, sha256
+from protocol.errors import InvalidArtifact
 from tests.answers import claim
 from tests.pool.one_order import Ledger, ledger
 
@@ -119,11 +120,16 @@ def test_a_claim_that_stands_is_not_sent_again_by_the_next_process(
     assert before[-1] not in claimed(stands)[len(before) :]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, InvalidArtifact, OSError])
 def test_a_training_that_breaks_is_seen_to_be_given_up(
-    stands: Ledger, provider: Callable[[], Provider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stands: Ledger,
+    provider: Callable[[], Provider],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
 ) -> None:
     def breaks(*_: Any, **__: Any) -> None:
-        raise RuntimeError("RESOURCE_EXHAUSTED: no memory left on the device")
+        raise error("RESOURCE_EXHAUSTED: no memory left on the device")
 
     monkeypatch.setattr("offchain.training.engine.train", breaks)
     broken = job(provider(), stands, tmp_path)
@@ -150,10 +156,10 @@ class Taker:
         if self.silent:
             raise NetworkError("nobody says whether it was ordered")
 
-    def placing(self, folder: Path) -> Placing:
+    def placing(self, folder: Path, submit: Callable[[bytes], None] | None = None) -> Placing:
         return Placing(
             ClaimedModels(folder),
-            self.submit,
+            submit or self.submit,
             on_placed=self.placed.append,
             over=lambda: self.over,
             stopping=self.stopping,
@@ -236,22 +242,22 @@ def test_after_a_kill_no_model_is_dropped_whose_claim_may_have_been_sent(tmp_pat
     again.answers.release(2)
     placing.finish()
     assert [each.step for each in again.placed] == [None, 3]
-    killed.answers.release()
     placing.close()
+    killed.stopping.set()
+    killed.answers.release()
 
 
 def test_a_bug_in_sending_is_logged_and_ends_no_waiting(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     taker = Taker()
-    placing = taker.placing(tmp_path)
     errors = iter((ZeroDivisionError("a bug"), None))
 
     def breaks(commitment: bytes) -> None:
         if (error := next(errors)) is not None:
             raise error
 
-    placing._submit = breaks
+    placing = taker.placing(tmp_path, breaks)
     offer(placing, 1)
     placing.finish()
     offer(placing, 2)

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.end_to_end.ahead import sitecustomize
-from tests.end_to_end.driving import LOGS, last_lines
+from tests.end_to_end.driving import LOGS, ends_of
 
 LINES: Final = 25
 """Of each process's log that are shown of a test that failed."""
@@ -31,7 +31,7 @@ def pytest_runtest_makereport(
 def logs_since(start_s: float, folder: Path) -> str:
     """The ends of all logs of local networks below a folder that were written to since then."""
     found = (path for path in sorted(folder.rglob("devnet/logs/*")) if path.stat().st_mtime >= start_s)
-    return "\n".join(f"--- {path}\n{last_lines(path, LINES)}" for path in found)
+    return ends_of(found, LINES)
 
 
 @pytest.fixture(scope="session", autouse=True)

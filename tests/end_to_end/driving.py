@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -61,14 +61,15 @@ def until(what: str, condition: Condition, devnet: Devnet | None = None) -> Any:
         time.sleep(0.2)
     told = ""
     if devnet is not None:
-        paths = sorted((devnet.folder / "logs").glob("*"))
-        told = "\n".join(f"--- {path.name}\n{last_lines(path, 15)}" for path in paths)
+        told = ends_of(sorted((devnet.folder / "logs").glob("*")), 15)
     raise AssertionError(f"waited in vain until {what}\n{LOGS}\n{told}")
 
 
-def last_lines(path: Path, count: int) -> str:
-    """The end of a log."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
+def ends_of(logs: Iterable[Path], lines: int) -> str:
+    """The last lines of each log."""
+    return "\n".join(
+        "\n".join([f"--- {log}", *log.read_text(errors="replace").splitlines()[-lines:]]) for log in logs
+    )
 
 
 class Driver:
@@ -81,7 +82,6 @@ class Driver:
         self.client = Client(devnet.network(), self.config.key(), self.config.data_dir)
         self.network = Network(devnet.network())
         self._chain_behind_s = 0
-        self._trained: Callable[[Json], bool] = self._all_claimed
 
     def task(
         self, *, train_s: int = 240, validate_s: int = 120, challenge_s: int = 6, family: str = "mlp"
@@ -134,7 +134,7 @@ class Driver:
             detail = self.order(oid)
             if detail is None or detail["phase"] in phases:
                 return detail
-            self._pass_time()
+            self._pass_time(self._all_claimed)
             return None
 
         return dict(until(f"order {oid} is in phase {phases}", reached, self.devnet))
@@ -159,11 +159,10 @@ class Driver:
         ``trained`` says of an order whether all have claimed who will; if not given, all running providers.
         """
         over = threading.Event()
-        self._trained = trained or self._all_claimed
 
         def hurry() -> None:
             while not over.wait(0.3):
-                self._pass_time()
+                self._pass_time(trained or self._all_claimed)
 
         thread = threading.Thread(target=hurry)
         thread.start()
@@ -172,14 +171,13 @@ class Driver:
         finally:
             over.set()
             thread.join()
-            self._trained = self._all_claimed
 
     def leap_to_end(self, oid: str) -> None:
         """Leap to the end of the phase that an order is in, though somebody has not done his part."""
         detail = until(f"order {oid} is known", lambda: self.order(oid), self.devnet)
         self.leap(detail["deadlineMs"] / 1000 - time.time() - OTHERWISE_LAST_S)
 
-    def _pass_time(self) -> None:
+    def _pass_time(self, trained: Callable[[Json], bool]) -> None:
         """Leap to the next end of a phase, if nobody has anything to do before."""
         if FILE not in os.environ:
             return
@@ -188,7 +186,7 @@ class Driver:
         except (NetworkError, LedgerRefused):
             return
         found = [self.order(each["oid"]) for each in orders if each["phase"] != "settled"]
-        details = [detail for detail in found if detail is not None and self._all_done(detail)]
+        details = [detail for detail in found if detail is not None and self._all_done(detail, trained)]
         if not details or len(details) < len(found) or self._transactions_wait():
             return
         left_s = min(
@@ -204,11 +202,11 @@ class Driver:
         found = [self.status(f"aggregator-{number}") for number in range(1, count + 1)]
         return any(status is not None and status["waiting"] > 0 for status in found)
 
-    def _all_done(self, detail: Json) -> bool:
+    def _all_done(self, detail: Json, trained: Callable[[Json], bool]) -> bool:
         """Whether all who are running have done what they do in the phase that an order is in."""
         match detail["phase"]:
             case "training":
-                return self._trained(detail)
+                return trained(detail)
             case "validation":
                 reported = {report["subject"] for report in detail["reports"]}
                 models = {claim["mid"] for claim in detail["claims"]} - {None} - reported

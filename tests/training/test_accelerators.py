@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 
 from offchain.data import Fragment
 from offchain.models.families import cnn, lstm, mlp, resnet, transformer
 from offchain.models.layers.attend import attend
+from offchain.models.layers.recurrent import GruModule, LstmModule
+from offchain.models.layers.rows import times
 from offchain.models.network import build, initialise, to_tensors
 from offchain.training import step
 from protocol.architecture import Architecture
@@ -111,6 +114,37 @@ def test_every_product_takes_bfloat16(family: str) -> None:
     assert all(operand.aval.dtype == jnp.bfloat16 for each in products for operand in each.invars)
     columns = [each.invars[0].aval.shape[0] for each in products if each.primitive.name == "dot_general"]
     assert 2 not in columns, "a sum of rows as a product by two rows"
+
+
+def test_a_kernel_s_gradient_is_one_product_but_on_cpus() -> None:
+    """There a product with the unit matrix turns it, which takes less than what XLA would do."""
+    rows, kernel = jnp.ones((256, 32)), jnp.ones((32, 10))
+
+    def count() -> int:
+        # Not the same function twice: JAX would remember what it traced.
+        program = jax.make_jaxpr(jax.grad(lambda kernel: times(rows, kernel).sum()))(kernel)
+        return sum(each.primitive.name == "dot_general" for each in operations(program.jaxpr))
+
+    assert count() == 4
+    with mock.patch.object(jax, "default_backend", lambda: "gpu"):
+        assert count() == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "bias"), [(LstmModule(1), [-7.0, 10.0, 10.0, 10.0]), (GruModule(1), [0.0, 7.0, 10.0])]
+)
+def test_what_is_small_beside_a_cell_is_not_lost(module: linen.Module, bias: list[float]) -> None:
+    """Next to nothing is forgotten and little let in: in bfloat16 a cell would stand still."""
+    x = jnp.zeros((1, 400, 1))
+    parameters = dict(jax.tree.map(jnp.zeros_like, module.init(jax.random.key(0), x)["params"]))
+    parameters["bias"] = jnp.array(bias)
+
+    def last(compute: Any) -> float:
+        narrow = jax.tree.map(lambda value: value.astype(compute), parameters)
+        return float(module.apply({"params": narrow}, x.astype(compute))[0, -1, 0])
+
+    assert 0.2 < last(jnp.float32) < 0.5
+    assert last(jnp.bfloat16) == pytest.approx(last(jnp.float32), rel=0.02)
 
 
 def operations(program: Any) -> Iterator[Any]:

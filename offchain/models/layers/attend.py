@@ -1,7 +1,7 @@
 """Attention's middle in training: what queries see of values, with its gradient in closed form.
 
-Guarantees: values and gradients are those of a causal softmax between two products, but for rounding; what
-bfloat16 goes into is a product or kept for the gradient, and between products all is float32.
+Guarantees: values and gradients are those of a causal softmax between two products, but for rounding; where
+operands are bfloat16, all that lies between two products is float32 nevertheless.
 
 The gradient of a softmax subtracts from each change its mean by the weights. That mean is also the product
 of what was mixed with its change, a sum over a head's width instead of over all keys (Dao et al.,

@@ -10,7 +10,7 @@ Source: docs/exact-1.md, "Recurrence"; design section 7; the cells are those of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -197,6 +197,16 @@ def _states(q: NDArray[Any]) -> Activations:
     return Activations(q, np.full(q.shape[:2], STATE_FRACTION, np.int64))
 
 
+def _repeated(kernel: jax.Array, compute: Any) -> Callable[[jax.Array], jax.Array]:
+    """``state @ kernel`` for one position after the other: a product in ``compute``, all else in float32.
+
+    In bfloat16 a gate near one, or a state, would lose what is small beside it; so would the kernel's
+    gradient, which adds up over the positions.
+    """
+    wide = kernel.astype(jnp.float32)
+    return lambda state: (state.astype(compute) @ wide.astype(compute)).astype(jnp.float32)
+
+
 class LstmModule(linen.Module):
     """The float LSTM, with one kernel for all gates."""
 
@@ -211,16 +221,14 @@ class LstmModule(linen.Module):
 
         def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
             state, cell = carry
-            enter, forget, new, leave = jnp.split(part + state @ wide.astype(x.dtype), 4, axis=-1)
+            enter, forget, new, leave = jnp.split(part + of_state(state), 4, axis=-1)
             cell = linen.sigmoid(forget) * cell + linen.sigmoid(enter) * jnp.tanh(new)
-            state = (linen.sigmoid(leave) * jnp.tanh(cell)).astype(x.dtype)
-            return (state, cell), state
+            state = linen.sigmoid(leave) * jnp.tanh(cell)
+            return (state, cell), state.astype(x.dtype)
 
-        # In bfloat16 a cell would forget what is small beside it; and so would the kernel's gradient, which
-        # adds up over the positions.
-        wide = recurrent.astype(jnp.float32)
+        of_state = _repeated(recurrent, x.dtype)
         zeros = jnp.zeros((len(x), self.features), jnp.float32)
-        return _over_positions(step, (zeros.astype(x.dtype), zeros), x @ kernel + bias)
+        return _over_positions(step, (zeros, zeros), x @ kernel + bias)
 
 
 def _forgetful_bias(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
@@ -288,15 +296,13 @@ class GruModule(linen.Module):
 
         def step(state: jax.Array, part: jax.Array) -> Any:
             reset, update, new = jnp.split(part, 3, axis=-1)
-            products = state.astype(x.dtype) @ wide.astype(x.dtype)
-            from_reset, from_update, from_new = jnp.split(products, 3, axis=-1)
+            from_reset, from_update, from_new = jnp.split(of_state(state), 3, axis=-1)
             keep = linen.sigmoid(update + from_update)
             new = jnp.tanh(new + linen.sigmoid(reset + from_reset) * (from_new + own))
             state = (1 - keep) * new + keep * state
             return state, state.astype(x.dtype)
 
-        # As of the LSTM.
-        wide = recurrent.astype(jnp.float32)
+        of_state = _repeated(recurrent, x.dtype)
         zeros = jnp.zeros((len(x), self.features), jnp.float32)
         return _over_positions(step, zeros, x @ kernel + bias)
 
