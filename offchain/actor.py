@@ -243,7 +243,10 @@ class Actor:
     # Shared by the roles -----------------------------------------------------------------------------
 
     def orders_in(self, *phases: str) -> list[Json]:
-        """Details of the running ``open`` orders in these phases, best paid first."""
+        """Details of the running ``open`` orders in these phases, best paid first.
+
+        An order that has gone on since it was listed is left out: its deadline would be another phase's.
+        """
         listed = read("orders", Orders, self.network.get("/v1/orders", limit=MOST_LISTED)).orders
         wanted = [row.oid for row in listed if row.phase in phases and row.kind == "open"]
         details = []
@@ -252,7 +255,7 @@ class Actor:
                 detail = fetch_open(self.network, oid)
             except NotFound:
                 continue  # listed by one aggregator and asked of another that has yet to catch up
-            if detail is not None:
+            if detail is not None and detail["phase"] in phases:
                 details.append(detail)
         return details
 

@@ -117,6 +117,19 @@ def test_an_order_that_one_aggregator_lists_and_the_next_has_yet_to_hear_of_is_l
     assert actor.told == [open_order()] and actor.rounds == 1
 
 
+def test_an_order_that_has_gone_on_since_it_was_listed_is_left_out(tmp_path: Path) -> None:
+    """Its deadline would be taken for the end of the training."""
+
+    def going_on(path: str) -> Answer:
+        gone_on = open_order(oid=OTHER, phase="reveal")
+        listed = {"orders": [ROW | {"oid": OTHER}, ROW]}
+        return saying(listed, gone_on if OTHER in path else open_order())(path)
+
+    with serving(going_on) as url:
+        actor = looking(tmp_path, url)
+    assert actor.told == [open_order()] and actor.rounds == 1
+
+
 def test_an_order_of_another_kind_has_all_sections_and_nothing_in_them(tmp_path: Path) -> None:
     sections = (
         "phases",

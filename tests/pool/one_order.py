@@ -37,12 +37,17 @@ class Ledger:
 
     network: NetworkFile
     document: TaskDocument
-    oids: list[str]
+    details: dict[str, Json]
+    """What is answered about each order, by its OID."""
     claims: list[Json] = field(default_factory=list)
     """Claim transactions, as they came."""
     silent: bool = False
     """Whether transactions are turned away for now."""
     turned_away: int = 0
+
+    @property
+    def oids(self) -> list[str]:
+        return list(self.details)
 
     def write_actor(self, folder: Path, key: Key, **settings: Any) -> Path:
         """A role's folder with key, network and configuration; the configuration's path."""
@@ -105,7 +110,7 @@ def ledger(folder: Path, orders: int = 1) -> Iterator[Ledger]:
         return 200, b'{"status": "accepted"}'
 
     with serving(answer, post) as url:
-        stands = Ledger(chainless_network(url), prepared.document, list(details))
+        stands = Ledger(chainless_network(url), prepared.document, details)
         yield stands
     gateway.stop()
     client.network.close()

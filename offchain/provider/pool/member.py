@@ -226,7 +226,7 @@ class _Preparation:
 
         config = self._member.config
         detail = fetch_open(self._member.network, self.oid)
-        if detail is None:
+        if detail is None or detail["phase"] != "training":
             raise NetworkError("the order is not in training")
         self.stop_at_s = detail["deadlineMs"] / 1000 - config.deadline_margin_s
         task = fetch_order(
