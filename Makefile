@@ -49,9 +49,11 @@ test-contracts: install
 	ape compile --force
 	CONTRACT_COVERAGE=1 ape test tests/contracts
 
-# Two workers: the tests that drive real processes mostly wait (tests/conftest.py).
+# Three workers on two cores: the tests that drive real processes wait a good deal (tests/conftest.py). Where
+# nothing may write bytecode, each of their hundreds of processes would compile all of our modules.
+test-python: export PYTHONDONTWRITEBYTECODE :=
 test-python: install
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # 90 MB more: a real IPFS node, which pins and fetches our files.
 test-ipfs: install

@@ -1,14 +1,28 @@
-"""How the suite is shared out among pytest's workers (`pytest -n 2`, as `make test` runs it).
+"""How the suite is shared out among pytest's workers (`pytest -n 3`, as `make test` runs it).
 
-Tests of one file stay together, since they share compiled programs and local networks. Those that drive real
-processes come first: they mostly wait, and what computes fills the gaps.
+Tests of one file stay together, since they share local networks. Those that drive real processes come first:
+they wait a good deal, and what computes fills the gaps. Programs that JAX has compiled for one serve all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of this run share a compilation cache that ends with it, if none is set."""
+    if "PYTEST_XDIST_WORKER" in os.environ or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="compiled-for-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 # First: xdist reads the groups in the same hook.

@@ -1,7 +1,8 @@
 """Records which branches the contract tests reach: ``CONTRACT_COVERAGE=1 ape test tests/contracts``.
 
-Every transaction and every call that the tests send is traced on Anvil, refused ones too. The run fails when
-fewer than `WANTED_PERCENT` of the branches went both ways, and prints which did not.
+Every deployment, transaction and call that the tests send is traced on Anvil, refused ones too; what is sent
+to a contract and takes more than `MOST_TRACED_GAS` is not. The run fails when fewer than `WANTED_PERCENT` of
+the branches went both ways, and prints which did not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import pytest
 from branches import Coverage
 
 WANTED_PERCENT: Final = 95.0
+MOST_TRACED_GAS: Final = 3_000_000
+"""What takes more does often what others do once, and its trace has millions of steps."""
 PATIENCE: Final = 500
 TRACE: Final = {"disableStorage": True, "enableMemory": False, "enableReturnData": False}
 
@@ -31,9 +34,11 @@ class Recorder:
 
     def __call__(self, method: str, parameters: Any) -> Any:
         """What the chain answers; beside it, the trace of what ran."""
-        if method in ("eth_call", "eth_estimateGas"):
-            self._trace_call(parameters[0])
         answer = self._request(method, parameters)
+        if method == "eth_call":
+            self._trace_call(parameters[0])
+        if method == "eth_estimateGas" and not self._is_large(parameters[0], answer.get("result")):
+            self._trace_call(parameters[0])
         if method in ("eth_sendTransaction", "eth_sendRawTransaction") and "result" in answer:
             self._trace_transaction(answer["result"])
         return answer
@@ -43,16 +48,24 @@ class Recorder:
         assert "result" in answer, f"{method}: {answer}"
         return answer["result"]
 
+    @staticmethod
+    def _is_large(sent: Json, gas: str | None) -> bool:
+        return bool(sent.get("to")) and gas is not None and int(gas, 16) > MOST_TRACED_GAS
+
     def _trace_call(self, call: Json) -> None:
         steps = self._ask("debug_traceCall", call, "latest", TRACE)["structLogs"]
         self._follow(steps, call.get("to"), call.get("data") or call.get("input"))
 
     def _trace_transaction(self, hash_: Any) -> None:
         sent = self._ask("eth_getTransactionByHash", hash_)
+        receipt = None
         for _ in range(PATIENCE):  # Anvil mines beside its answers; a trace of what waits is empty
-            if self._ask("eth_getTransactionReceipt", hash_) is not None:
+            receipt = self._ask("eth_getTransactionReceipt", hash_)
+            if receipt is not None:
                 break
             time.sleep(0.01)
+        if receipt is not None and self._is_large(sent, receipt["gasUsed"]):
+            return
         steps = self._ask("debug_traceTransaction", hash_, TRACE)["structLogs"]
         self._follow(steps, sent["to"], sent["input"])
 

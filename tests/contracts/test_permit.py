@@ -17,7 +17,7 @@ DEADLINE = 2**255
 @pytest.fixture
 def newcomer(network: Network, deployer: Any) -> Any:
     """Owns 1,000 tokens and has allowed nothing."""
-    account = ape.accounts.test_accounts[20]
+    account = ape.accounts.test_accounts[9]
     network.token.transfer(account, 1_000 * TOKEN, sender=deployer)
     return account
 

@@ -34,8 +34,8 @@ REWARD_WEI: Final = 100 * TOKEN_WEI
 PATIENCE_S: Final = 180.0
 """A generous bound on any one wait: reached only when something hangs."""
 LOGS: Final = "logs of the processes"
-LAST_S: Final = {"training": 5.0}
-"""What is left of a phase after a leap: in training, time for the provider to stop by itself."""
+LAST_S: Final = {"training": 3.5}
+"""What is left of a phase after a leap: in training, the provider's margin, so that it stops by itself."""
 OTHERWISE_LAST_S: Final = 0.5
 
 TASK: Final = """
