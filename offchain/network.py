@@ -326,8 +326,8 @@ class Network:
             kind: which transaction. fields: all of it but sender and nonce.
 
         Raises:
-            LedgerRefused: the ledger's reason. NetworkError: not ordered in time. SignerError: an external
-                signer did not sign it.
+            LedgerRefused: the ledger's reason, as f + 1 aggregators tell it: one of them is honest.
+            NetworkError: not ordered in time. SignerError: an external signer did not sign it.
         """
         if self.signer is None:
             raise NetworkError("nobody signs; name key_file, or signer_url and account, in the configuration")
@@ -359,11 +359,17 @@ class Network:
         raise NetworkError("another process uses this account's nonces; run one actor per account")
 
     def _send(self, signed: SignedTransaction) -> Any:
-        """Offer a signed transaction to one aggregator after another until one proves that it is ordered."""
+        """Offer a signed transaction to one aggregator after another until one proves that it is ordered.
+
+        That it was refused nobody can prove: so many must say so that one of them is honest.
+        """
         document, data = transaction_to_json(signed), signed.encode()
+        urls = self.file.aggregators
+        need = Committee(len(set(urls)), ()).enough
+        refusals: dict[str, LedgerRefused] = {}
         failure = ""
-        for attempt in range(MAX_ATTEMPTS):
-            url = self.file.aggregators[(self._first + attempt) % len(self.file.aggregators)]
+        for attempt in range(max(MAX_ATTEMPTS, need)):
+            url = urls[(self._first + attempt) % len(urls)]
             try:
                 answer = self._ask(
                     "POST",
@@ -372,7 +378,12 @@ class Network:
                     json=document,
                     timeout=ORDER_WAIT_S,
                 )
-            except httpx.HTTPError as reason:
+            except LedgerRefused as reason:
+                refusals[url] = reason
+                if len(refusals) >= need:
+                    raise
+                continue
+            except (httpx.HTTPError, NotFound) as reason:
                 failure = f"{url}: {reason or type(reason).__name__}"
                 time.sleep(0.2)
                 continue
@@ -386,6 +397,7 @@ class Network:
                 failure = f"{url} cannot prove that it was ordered"
                 continue
             return answer
+        failure = next((f"{url} refuses it: {reason}" for url, reason in refusals.items()), failure)
         raise NetworkError(f"the transaction was not ordered in time ({failure}); it may still be")
 
 

@@ -6,7 +6,8 @@ of a provider; `ClaimedModels.find` says which model opens it.
 Guarantees: a model is on disk before its commitment is sent, and stays as long as the commitment may stand on
 the ledger, whatever was killed in between; training does not wait for the network; while nobody can say
 whether a claim was ordered the same one is sent again, so a process keeps no more than three models beside
-what it found. Disk errors reach who offers a model.
+what it found; a claim for which there is no free stake waits for it, or for a better one. Disk errors reach
+who offers a model.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 """After a claim that no aggregator took; each try asks all of them."""
+STAKE_RETRY_S: Final = 5.0
+"""After a claim without free stake: other orders lock it until they are settled, and owners add some."""
+NOT_STAKED: Final = "NotStaked"
+"""The ledger's code for it."""
 
 
 class ClaimedModels:
@@ -52,6 +57,10 @@ class ClaimedModels:
     def placed(self, commitment: bytes) -> None:
         """This one stands: those sent before it have older nonces, and are refused if they come late."""
         self._standing = {commitment}
+
+    def refused(self, commitment: bytes) -> None:
+        """This one does not stand, nor will it unless it is sent again."""
+        self._standing.discard(commitment)
 
     def find(self, commitment: bytes) -> bytes | None:
         """The model that a commitment on the ledger is for."""
@@ -166,22 +175,37 @@ class Placing:
             return wanted
 
     def _place(self, wanted: Wanted) -> None:
-        said = False
+        told = False
+        unknown = wanted.score is None  # an earlier process may have sent it
         while True:
+            refusal = None
             try:
                 self._submit(wanted.commitment)
             except NetworkError as reason:
-                level = logging.DEBUG if said else logging.WARNING
-                log.log(level, "a claim is not placed yet and will be sent again: %s", reason)
-                said = True
-                if self._stopping.wait(RETRY_S) or self._over():
-                    log.warning("a claim was not placed in time")
-                    return
+                unknown, what, pause_s = True, f"is not placed yet and will be sent again: {reason}", RETRY_S
             except LedgerRefused as reason:
-                log.warning("a claim was refused: %s", reason)
-                return
+                refusal, what, pause_s = reason, f"was refused: {reason}", STAKE_RETRY_S
+                if not unknown:
+                    self._models.refused(wanted.commitment)
             else:
                 with self._changed:
                     self._models.placed(wanted.commitment)
                 self._on_placed(wanted)
                 return
+            log.log(logging.DEBUG if told else logging.WARNING, "a claim %s", what)
+            told = True
+            if refusal is not None and refusal.code != NOT_STAKED:
+                return
+            if self._stopping.wait(pause_s) or self._over():
+                log.warning("a claim was not placed in time")
+                return
+            if refusal is not None and not self._still_best(wanted):
+                return
+
+    def _still_best(self, wanted: Wanted) -> bool:
+        """Whether to send a refused claim again; another's model may be kept in its model's place before."""
+        with self._changed:
+            if self._wanted is not None:
+                return False
+            self._models.sending(wanted.commitment)
+            return True

@@ -1,8 +1,9 @@
 """Training one order: fetch, train until shortly before the deadline, claim whatever gets better.
 
 A job runs in a thread of its own. Its checkpoints and claimed models are on disk; after a kill the next job
-for the order goes on from them. Guarantee: a claim that no aggregator takes is sent again until one does or
-training closes, also by the next job after a kill; training goes on meanwhile.
+for the order goes on from them. Guarantee: a claim that no aggregator takes, or for which there is no free
+stake yet, is sent again until it stands or training closes, also by the next job after a kill; training goes
+on meanwhile.
 
 Source: PoT 2.4 "Generate a Claim", footnote 6: while time is left, a better model replaces the claim.
 """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from offchain.config import ProviderConfig
-from offchain.network import NetworkError
+from offchain.network import LedgerRefused, NetworkError
 from offchain.provider import Provider
 from offchain.provider.claims import ClaimedModels, Placing, Wanted
 from offchain.provider.job import Job
@@ -146,6 +146,8 @@ class Taker:
         self.sent: list[bytes] = []
         self.answers = threading.Semaphore(0)
         self.silent = True
+        self.refusal: str | None = None
+        """The code with which claims are refused, if they are."""
         self.stopping = threading.Event()
         self.over = False
         self.placed: list[Wanted] = []
@@ -155,6 +157,8 @@ class Taker:
         assert self.answers.acquire(timeout=PATIENCE_S)
         if self.silent:
             raise NetworkError("nobody says whether it was ordered")
+        if self.refusal is not None:
+            raise LedgerRefused(self.refusal, "for a reason")
 
     def placing(self, folder: Path, submit: Callable[[bytes], None] | None = None) -> Placing:
         return Placing(
@@ -223,6 +227,68 @@ def test_what_is_found_last_gets_one_try(tmp_path: Path, monkeypatch: pytest.Mon
     taker.answers.release()
     placing.finish()
     assert taker.sent == [commitment(1)] and not taker.placed
+    placing.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offchain.provider.claims.RETRY_S", 0.0)
+    monkeypatch.setattr("offchain.provider.claims.STAKE_RETRY_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_claim_without_free_stake_waits_for_it_or_for_a_better_one(tmp_path: Path) -> None:
+    """Another order's settlement frees some, or the provider's owner adds some."""
+    taker = Taker()
+    taker.silent, taker.refusal = False, "NotStaked"
+    placing = taker.placing(tmp_path)
+    offer(placing, 1)
+    until(lambda: taker.sent)
+    for number in (2, 3):
+        offer(placing, number)
+        assert kept(tmp_path) == {number - 1, number}, "those refused do not pile up"
+        taker.answers.release()
+        until(lambda number=number: taker.sent[-1] == commitment(number))
+    taker.answers.release()
+    until(lambda: len(taker.sent) == 4)
+    offer(placing, 4)
+    assert kept(tmp_path) == {3, 4}, "the third may stand by now"
+    taker.refusal = None
+    taker.answers.release(2)
+    placing.finish()
+    assert taker.sent == [commitment(number) for number in (1, 2, 3, 3, 4)]
+    assert [each.score for each in taker.placed] == [3, 4]
+    placing.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_claim_refused_for_another_reason_is_not_sent_again(tmp_path: Path) -> None:
+    taker = Taker()
+    taker.silent, taker.refusal = False, "OrderFull"
+    placing = taker.placing(tmp_path)
+    offer(placing, 1)
+    taker.answers.release()
+    placing.finish()
+    assert taker.sent == [commitment(1)] and not taker.placed
+    placing.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refusal_does_not_mean_that_an_earlier_try_was_not_ordered(tmp_path: Path) -> None:
+    taker = Taker()
+    placing = taker.placing(tmp_path)
+    offer(placing, 1)
+    taker.answers.release()
+    until(lambda: len(taker.sent) == 2)
+    taker.silent, taker.refusal = False, "NotStaked"
+    offer(placing, 2)
+    taker.answers.release()
+    until(lambda: taker.sent[-1] == commitment(2))
+    offer(placing, 3)
+    assert kept(tmp_path) == {1, 2, 3}
+    taker.stopping.set()
+    taker.answers.release(2)
+    placing.finish()
     placing.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from aggregator.pbft.messages import Batch, VoteKind, cast
 from offchain import network as network_room
-from offchain.network import Network, NetworkError, NetworkFile
+from offchain.network import LedgerRefused, Network, NetworkError, NetworkFile
 from protocol.certificate import MemberSignature, TransactionCertificate, certificate_to_json
 from protocol.crypto import Key
 from protocol.transactions import Cancel, transaction_from_json
@@ -67,6 +67,11 @@ def claiming(body: bytes) -> Answer:
     return 200, b'{"status": "accepted", "sequence": 1, "certificate": null}'
 
 
+def refusing(body: bytes) -> Answer:
+    """An aggregator that refuses everything."""
+    return 409, b'{"error": {"code": "NotStaked", "reason": "stake more"}}'
+
+
 def nothing(path: str) -> Answer:
     return 404, b"{}"
 
@@ -95,3 +100,27 @@ def test_without_proof_nothing_counts_as_ordered(
     monkeypatch.setattr(network_room, "MAX_ATTEMPTS", 3)
     with serving(nothing, answer) as liar, pytest.raises(NetworkError, match="not ordered in time"):
         submit(network_of(liar))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_one_liar_s_refusal_stops_no_transaction(place: int) -> None:
+    with serving(nothing, refusing) as liar, serving(nothing, ordering((0, 1, 2))) as honest:
+        urls = [f"{honest}/{number}" for number in range(4)]
+        urls[place] = liar
+        assert submit(network_of(*urls)) == 5
+
+
+def test_as_many_refusals_as_need_one_honest_member_are_final() -> None:
+    with serving(nothing, refusing) as one, serving(nothing, refusing) as two:
+        network = network_of("http://127.0.0.1:1", one, "http://127.0.0.1:2", two)
+        with pytest.raises(LedgerRefused, match="stake more") as refused:
+            submit(network)
+    assert refused.value.code == "NotStaked"
+
+
+def test_a_lone_refusal_is_told_but_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_room, "MAX_ATTEMPTS", 4)
+    with serving(nothing, refusing) as liar:
+        dead = [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
+        with pytest.raises(NetworkError, match="refuses it: stake more"):
+            submit(network_of(liar, *dead))
