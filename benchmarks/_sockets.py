@@ -36,7 +36,7 @@ from aggregator.pbft.messages import (
 from benchmarks._claims import ledger_with_order
 from benchmarks._member import Member, MemberMessage, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
-from dtn.devnet.anvil import free_ports
+from dtn.devnet.ports import Ports
 from protocol.crypto import Key, keccak256
 
 CONNECT_TIMEOUT_S: Final = 60.0
@@ -283,7 +283,7 @@ def running(
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dtn-consensus-", dir=os.getcwd()))
-        ports = free_ports(2 * nodes + 1)
+        ports = stack.enter_context(Ports()).take(2 * nodes + 1)
         plan = Plan(
             nodes=nodes,
             processes=processes,

@@ -30,7 +30,7 @@ from aggregator.pbft.messages import (
 from benchmarks._claims import ledger_with_order
 from benchmarks._member import Member, MemberMessage, Reply, committee, open_reply
 from benchmarks._wire import Conditions, Wire
-from dtn.devnet.anvil import free_ports
+from dtn.devnet.ports import Ports
 from protocol.crypto import Key, keccak256
 
 SMALL_GROUPS: Final = 500
@@ -56,7 +56,8 @@ class LinkCosts:
 
 async def _measured_link_costs() -> LinkCosts:
     keys = [LinkKey.derive(Key(keccak256(b"link %d" % n))) for n in range(2)]
-    ports = free_ports(2)
+    with Ports() as drawn:
+        ports = drawn.take(2)
     peers = {
         n: Peer(index=n, address=f"tcp://127.0.0.1:{ports[n]}", link_key=keys[n].public) for n in range(2)
     }

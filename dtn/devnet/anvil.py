@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from web3 import HTTPProvider, Web3
 
+from dtn.devnet.ports import Ports
 from dtn.devnet.processes import wait_until
 from protocol.errors import ProtocolError
 
@@ -19,20 +19,6 @@ START_TIMEOUT_S = 20.0
 
 class DevnetError(ProtocolError):
     """A local network that cannot be started or found; says what to do."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago: each is held until all are known."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    return free_ports(1)[0]
 
 
 def find_anvil() -> str:
@@ -55,14 +41,15 @@ def running_anvil() -> Iterator[tuple[Web3, subprocess.Popen[bytes]]]:
     Raises:
         DevnetError: Anvil is not installed or does not answer.
     """
-    port = free_port()
-    command = [find_anvil(), "--port", str(port), "--accounts", "1", "--quiet", "--hardfork", "prague"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        web3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
-        if not wait_until(web3.is_connected, START_TIMEOUT_S):
-            raise DevnetError(f"Anvil does not answer on port {port} after {START_TIMEOUT_S:.0f} s")
-        yield web3, process
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    with Ports() as ports:
+        (port,) = ports.take(1)
+        command = [find_anvil(), "--port", str(port), "--accounts", "1", "--quiet", "--hardfork", "prague"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            web3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
+            if not wait_until(web3.is_connected, START_TIMEOUT_S):
+                raise DevnetError(f"Anvil does not answer on port {port} after {START_TIMEOUT_S:.0f} s")
+            yield web3, process
+        finally:
+            process.terminate()
+            process.wait(timeout=10)

@@ -19,7 +19,8 @@ from eth_utils.address import to_checksum_address
 from web3 import HTTPProvider, Web3
 
 from aggregator.links.keys import LinkKey
-from dtn.devnet.anvil import DevnetError, find_anvil, free_port, free_ports
+from dtn.devnet.anvil import DevnetError, find_anvil
+from dtn.devnet.ports import Ports
 from dtn.devnet.processes import Child, Children, interruptible, wait_until
 from offchain.network import NetworkFile
 from protocol.chain.client import ChainClient
@@ -114,6 +115,7 @@ class Devnet:
         self.children = Children(folder)
         self.gas: dict[str, list[int]] = {}
         self._say = say
+        self._ports = Ports()
 
     # Facts -----------------------------------------------------------------------------------------
 
@@ -173,7 +175,7 @@ class Devnet:
             try:
                 self._start(shape)
             except BaseException:
-                self.children.stop()
+                self.down()
                 raise
 
     def _start(self, shape: Shape) -> None:
@@ -183,7 +185,7 @@ class Devnet:
         self._fund_gas(web3, keys)
         self._say("deploying the contracts")
         book = self.deploy_contracts(web3, shape, keys)
-        drawn = free_ports(2 * len(shape.names()))
+        drawn = self._ports.take(2 * len(shape.names()))
         ports = dict(zip(shape.names(), zip(drawn[::2], drawn[1::2], strict=True), strict=True))
         file = NetworkFile(
             rpc_url=rpc_url,
@@ -206,7 +208,7 @@ class Devnet:
         self._await_aggregators(file)
 
     def _start_chain(self) -> str:
-        port = free_port()
+        (port,) = self._ports.take(1)
         command = [find_anvil(), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(self.chain_id)]
         command += [
             "--block-time",
@@ -370,6 +372,7 @@ class Devnet:
     def down(self) -> None:
         """End every process of this network."""
         self.children.stop()
+        self._ports.release()
 
     @contextlib.contextmanager
     def lifetime(self, shape: Shape) -> Iterator[Devnet]:

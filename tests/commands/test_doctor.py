@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from aggregator.links.keys import LinkKey
 from dtn.configuration import RoleName
+from dtn.devnet.ports import free_port
 from dtn.doctor import Finding, diagnose
 from dtn.doctor.machine import check_devices, check_disk
 from dtn.doctor.network import (
@@ -50,12 +50,6 @@ def chain() -> Iterator[Chain]:
 @pytest.fixture(autouse=True)
 def processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def node(folder: Path, chain: Chain, role: RoleName, key: Key, **settings: Any) -> Path:

@@ -18,7 +18,7 @@ from aggregator.links.errors import LinkBroken
 from aggregator.links.keys import LinkKey
 from aggregator.links.links import Peer
 from dtn.devnet import Devnet
-from dtn.devnet.anvil import free_ports
+from dtn.devnet.ports import Ports
 from protocol.crypto import Key
 from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI
@@ -108,7 +108,8 @@ def newcomer(driver: Driver) -> Key:
     """A new account with its own configuration, ports and data, and the tokens that it stakes."""
     devnet, key = driver.devnet, Key.generate()
     write_private(devnet.folder / "keys" / f"{NEWCOMER}.key", key.secret.hex() + "\n")
-    first, second = free_ports(2)
+    with Ports() as ports:
+        first, second = ports.take(2)
     devnet._write_config(NEWCOMER, (first, second), devnet.network().rpc_url, SHAPE)
     devnet.fund(key.address, 1000 * TOKEN_WEI)
     return key

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dtn.devnet import Devnet, Shape
-from dtn.devnet.anvil import free_port
+from dtn.devnet.ports import free_port
 from protocol.crypto import Key, sha256
 from protocol.keyfile import write_private
 from protocol.parameters import TOKEN_WEI

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtn.devnet.network import free_port
+from dtn.devnet.ports import free_port
 from offchain.config import InvalidConfig
 from offchain.provider.pool.desk import Desk
 from offchain.provider.pool.letters import (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dtn.devnet.network import free_port
+from dtn.devnet.ports import free_port
 from offchain.config import ProviderConfig
 from offchain.provider.pool import PoolMember, PoolSettings
 from offchain.provider.pool.desk import Desk

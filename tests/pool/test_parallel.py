@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from dtn.devnet.network import free_port
+from dtn.devnet.ports import free_port
 from offchain.training.parallel import Team, TeamMismatch
 from offchain.training.task import fingerprint
 from tests.pool.two_processes import config, outcome, task

@@ -16,7 +16,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
-from dtn.devnet.network import free_port
+from dtn.devnet.ports import free_port
 from offchain.evaluation.score import evaluate
 from offchain.material import fetch_training
 from offchain.provider.pool.contributions import ContributionRecord, contributions_of, work_of
