@@ -81,6 +81,18 @@ SLASH_WEI = STAKE_WEI + TOKEN + 2345
 RELEASE_WEI = TOKEN + 345
 
 
+def put_directly(network: Network, client: Any, nonces: range) -> list[bytes]:
+    """Place many orders with bare transactions, in a fraction of the time that ape takes for its own."""
+    oids = []
+    for nonce in nonces:
+        order = make_order(client, nonce=nonce)
+        data = network.orders.put.encode_input(order)
+        sent = {"from": client.address, "to": network.orders.address, "data": "0x" + bytes(data).hex()}
+        ape_networks.provider.make_request("eth_sendTransaction", [sent])
+        oids.append(bytes(network.orders.oidOf(order)))
+    return oids
+
+
 def stake_directly(network: Network, names: list[bytes], bonded: int, unbonding: int) -> list[bytes]:
     """Give many accounts a stake as provider by writing the registry's storage, a thousand times faster."""
     accounts = sorted(keccak256(name)[12:] for name in names)
@@ -116,11 +128,7 @@ def test_the_largest_report_that_the_ledger_makes_fits_one_transaction(
     large: Network, deployer: Any, client: Any, order_count: int, credit_count: int, slash_count: int
 ) -> None:
     """Every order, credit, slash and release that a report may have, each touching storage of its own."""
-    oids = []
-    for nonce in range(order_count):
-        order = make_order(client, nonce=10_000 * order_count + nonce)
-        large.orders.put(order, sender=client)
-        oids.append(bytes(large.orders.oidOf(order)))
+    oids = put_directly(large, client, range(10_000 * order_count, 10_001 * order_count))
     slashed, released = (
         stake_directly(
             large, [b"%b %d of %d" % (why, n, order_count) for n in range(count)], STAKE_WEI, STAKE_WEI
