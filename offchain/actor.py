@@ -48,6 +48,8 @@ MOST_LISTED: Final = 500
 MOST_ASKED: Final = 16
 """Orders that are asked about in one look at what is settled."""
 LOOK_AT_VERSION_S: Final = 30.0
+TURN_S: Final = 10.0
+"""Then another aggregator is asked first: one that hides orders, or stands still, stops nobody for longer."""
 ROUNDS_TO_TRUST = 30
 """While the chain is silent, it is asked for the committee once in so many rounds."""
 
@@ -137,7 +139,7 @@ class Actor:
             self.monitor.start()
         log.info("%s %s serves files at %s", type(self).__name__.lower(), self.me, self.url)
         down = looked_at_stake = trusting = False
-        rounds = 0
+        rounds, turned_s = 0, time.monotonic()
         try:
             while not self.stopping.is_set():
                 self._note(time.monotonic(), None)
@@ -148,6 +150,9 @@ class Actor:
                     if not trusting and rounds % ROUNDS_TO_TRUST == 0:
                         trusting = self.trust_committee()
                     rounds += 1
+                    if time.monotonic() - turned_s >= TURN_S:
+                        self.network.turn()
+                        turned_s = time.monotonic()
                     self.look_at_version()
                     self.act()
                     if down:

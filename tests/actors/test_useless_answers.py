@@ -35,7 +35,8 @@ class Looking(Actor):
         if self.rounds >= MOST_ROUNDS:
             self.stopping.set()
         self.told = self.orders_in("training")
-        self.stopping.set()
+        if self.told:
+            self.stopping.set()
 
 
 ROW = open_order(claimCount=0)
@@ -103,6 +104,16 @@ def test_the_next_aggregator_is_asked_where_one_answers_uselessly(tmp_path: Path
     with serving(useless) as liar, serving(HONEST) as other:
         actor = looking(tmp_path, liar, other)
     assert actor.told == [open_order()] and actor.rounds < MOST_ROUNDS
+
+
+def test_one_aggregator_that_hides_orders_keeps_nobody_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one that stands still, and answers with what was."""
+    monkeypatch.setattr("offchain.actor.TURN_S", 0.03)
+    with serving(saying({"orders": []}, open_order())) as hiding, serving(HONEST) as other:
+        actor = looking(tmp_path, hiding, hiding, other)
+    assert actor.told == [open_order()] and actor.rounds > 1
 
 
 def test_an_order_that_one_aggregator_lists_and_the_next_has_yet_to_hear_of_is_left_for_later(
