@@ -25,7 +25,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
         providers=1,
         validators=1,
         verifiers=1,
-        extra={name: {"metrics_port": 0} for name in ("provider-1", "validator-1", "verifier-1", "client")},
+        extra={
+            **{name: {"metrics_port": 0} for name in ("validator-1", "verifier-1", "client")},
+            # It trains to the deadline, so that it can be watched.
+            "provider-1": {"metrics_port": 0, "patience_steps": 10**9, "stop_early": False},
+        },
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DTN_LOG_FORMAT", "json")
