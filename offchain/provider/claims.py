@@ -186,7 +186,8 @@ class Placing:
             except LedgerRefused as reason:
                 refusal, what, pause_s = reason, f"was refused: {reason}", STAKE_RETRY_S
                 if not unknown:
-                    self._models.refused(wanted.commitment)
+                    with self._changed:
+                        self._models.refused(wanted.commitment)
             else:
                 with self._changed:
                     self._models.placed(wanted.commitment)
@@ -203,7 +204,7 @@ class Placing:
                 return
 
     def _still_best(self, wanted: Wanted) -> bool:
-        """Whether to send a refused claim again; another's model may be kept in its model's place before."""
+        """Whether to send a refused claim again: not once a better model was kept in its model's place."""
         with self._changed:
             if self._wanted is not None:
                 return False

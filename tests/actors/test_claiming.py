@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.ledger.refusals import NotStaked, OrderFull, Refused
 from offchain.config import ProviderConfig
 from offchain.network import LedgerRefused, NetworkError
 from offchain.provider import Provider
@@ -146,8 +147,8 @@ class Taker:
         self.sent: list[bytes] = []
         self.answers = threading.Semaphore(0)
         self.silent = True
-        self.refusal: str | None = None
-        """The code with which claims are refused, if they are."""
+        self.refusal: Refused | None = None
+        """What the ledger answers, if it refuses."""
         self.stopping = threading.Event()
         self.over = False
         self.placed: list[Wanted] = []
@@ -158,7 +159,7 @@ class Taker:
         if self.silent:
             raise NetworkError("nobody says whether it was ordered")
         if self.refusal is not None:
-            raise LedgerRefused(self.refusal, "for a reason")
+            raise LedgerRefused(self.refusal.code, str(self.refusal))
 
     def placing(self, folder: Path, submit: Callable[[bytes], None] | None = None) -> Placing:
         return Placing(
@@ -183,11 +184,15 @@ def kept(folder: Path) -> set[int]:
     return {int(path.read_bytes().split()[1]) for path in folder.glob("*.safetensors")}
 
 
-def test_models_of_claims_that_may_stand_are_kept_and_no_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also while a claim is under way, and while nobody knows what became of it."""
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offchain.provider.claims.RETRY_S", 0.0)
+    monkeypatch.setattr("offchain.provider.claims.STAKE_RETRY_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_models_of_claims_that_may_stand_are_kept_and_no_others(tmp_path: Path) -> None:
+    """Also while a claim is under way, and while nobody knows what became of it."""
     taker = Taker()
     taker.silent = False
     placing = taker.placing(tmp_path)
@@ -215,9 +220,9 @@ def test_models_of_claims_that_may_stand_are_kept_and_no_others(
     placing.close()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("end", ["over", "stopping"])
-def test_what_is_found_last_gets_one_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    monkeypatch.setattr("offchain.provider.claims.RETRY_S", 0.0)
+def test_what_is_found_last_gets_one_try(tmp_path: Path, end: str) -> None:
     taker = Taker()
     placing = taker.placing(tmp_path)
     taker.over = end == "over"
@@ -230,17 +235,11 @@ def test_what_is_found_last_gets_one_try(tmp_path: Path, monkeypatch: pytest.Mon
     placing.close()
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offchain.provider.claims.RETRY_S", 0.0)
-    monkeypatch.setattr("offchain.provider.claims.STAKE_RETRY_S", 0.0)
-
-
 @pytest.mark.usefixtures("impatient")
 def test_a_claim_without_free_stake_waits_for_it_or_for_a_better_one(tmp_path: Path) -> None:
     """Another order's settlement frees some, or the provider's owner adds some."""
     taker = Taker()
-    taker.silent, taker.refusal = False, "NotStaked"
+    taker.silent, taker.refusal = False, NotStaked("provider", 0, 1)
     placing = taker.placing(tmp_path)
     offer(placing, 1)
     until(lambda: taker.sent)
@@ -264,7 +263,7 @@ def test_a_claim_without_free_stake_waits_for_it_or_for_a_better_one(tmp_path: P
 @pytest.mark.usefixtures("impatient")
 def test_a_claim_refused_for_another_reason_is_not_sent_again(tmp_path: Path) -> None:
     taker = Taker()
-    taker.silent, taker.refusal = False, "OrderFull"
+    taker.silent, taker.refusal = False, OrderFull("claims", 1)
     placing = taker.placing(tmp_path)
     offer(placing, 1)
     taker.answers.release()
@@ -280,7 +279,7 @@ def test_a_refusal_does_not_mean_that_an_earlier_try_was_not_ordered(tmp_path: P
     offer(placing, 1)
     taker.answers.release()
     until(lambda: len(taker.sent) == 2)
-    taker.silent, taker.refusal = False, "NotStaked"
+    taker.silent, taker.refusal = False, NotStaked("provider", 0, 1)
     offer(placing, 2)
     taker.answers.release()
     until(lambda: taker.sent[-1] == commitment(2))
@@ -288,6 +287,33 @@ def test_a_refusal_does_not_mean_that_an_earlier_try_was_not_ordered(tmp_path: P
     assert kept(tmp_path) == {1, 2, 3}
     taker.stopping.set()
     taker.answers.release(2)
+    placing.finish()
+    placing.close()
+
+
+def test_what_is_kept_does_not_change_while_a_better_model_is_being_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training's thread goes through what stands, which a refusal changes."""
+    taker = Taker()
+    taker.silent, taker.refusal = False, OrderFull("claims", 1)
+    placing = taker.placing(tmp_path)
+    let_in: list[bool] = []
+
+    def refused(models: ClaimedModels, commitment: bytes) -> None:
+        better = threading.Thread(target=offer, args=(placing, 2))
+        better.start()
+        better.join(0.2)
+        let_in.append(not better.is_alive())
+
+    monkeypatch.setattr(ClaimedModels, "refused", refused)
+    taker.answers.release()
+    offer(placing, 1)
+    until(lambda: let_in)
+    monkeypatch.undo()
+    assert let_in == [False]
+    until(lambda: len(taker.sent) == 2)
+    taker.answers.release()
     placing.finish()
     placing.close()
 

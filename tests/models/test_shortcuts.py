@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 from unittest import mock
 
@@ -34,7 +34,7 @@ def array(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-@cache
+@lru_cache(maxsize=4)
 def values_and_gradients(*functions: Callable[..., jax.Array]) -> Callable[..., Any]:
     """All in one program for each shape of what is given: compiling is what takes the time."""
 
