@@ -70,6 +70,7 @@ bench: install
 
 soak: install
 	FOUNDRY_PROFILE=soak forge test
+	pytest -n 3 -m hypothesis --hypothesis-profile other
 	python -m tests.simulation --seeds 1000
 	python -m tests.simulation.mutants
 

@@ -117,9 +117,9 @@ class Actor:
 
     def keep_compiled_programs(self) -> None:
         """Let JAX keep what it compiles."""
-        from offchain.training.engine import use_compilation_cache
+        from offchain.compiled_programs import keep_compiled_programs
 
-        use_compilation_cache(self.compiled_programs)
+        keep_compiled_programs(self.compiled_programs)
 
     def chain(self) -> ChainClient:
         """The contracts, with this actor's key; raises `ChainError` when the chain does not answer."""

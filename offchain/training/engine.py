@@ -6,7 +6,7 @@ under half a second; a killed run started again with the same directory goes on 
 nothing older than its best. Of the time it is given it keeps enough to score its last steps (`schedule`).
 
 Where several processes share few cores, set ``NPROC`` (XLA's threads per process) before JAX starts; call
-``use_compilation_cache`` once per process to compile each architecture once per machine.
+``keep_compiled_programs`` once per process to compile each architecture once per machine.
 
 Source: PoT section 2.3 (providers train until the window closes and claim their best); design section 8.
 """
@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-import jax
 import numpy as np
 
 from offchain.evaluation.score import Scorer
@@ -40,7 +39,6 @@ __all__ = [
     "TrainingConfig",
     "TrainingTask",
     "train",
-    "use_compilation_cache",
 ]
 
 FIRST_STEPS: Final = 16
@@ -88,13 +86,6 @@ class Result:
     score: int | None
     step: int
     reason: Reason
-
-
-def use_compilation_cache(directory: Path) -> None:
-    """Keep compiled programs in ``directory``, for this process and those after it."""
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def next_steps(steps: int, taken_s: float, dispatch_s: float) -> int:

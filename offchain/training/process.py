@@ -110,7 +110,8 @@ def main(specification: Path) -> int:
 
 
 def _train(specification: Specification, talk: _Conversation) -> None:
-    from offchain.training.engine import Improvement, TrainingConfig, train, use_compilation_cache
+    from offchain.compiled_programs import keep_compiled_programs
+    from offchain.training.engine import Improvement, TrainingConfig, train
     from offchain.training.freed_memory import keep_freed_memory
     from offchain.training.parallel import Team, follow, join
     from offchain.training.task_files import read_task
@@ -118,7 +119,7 @@ def _train(specification: Specification, talk: _Conversation) -> None:
     keep_freed_memory()
     given = specification.team
     team = Team() if given is None else join(given.coordinator, given.processes, given.process)
-    use_compilation_cache(specification.compiled)
+    keep_compiled_programs(specification.compiled)
     task, config = read_task(specification.task), TrainingConfig(**specification.training)
     batch_size = team.batch_size(config.batch_size)
     talk.say("joined", devices=team.devices_per_process(), batch_size=batch_size)

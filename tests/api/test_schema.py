@@ -85,9 +85,7 @@ def test_no_request_ends_in_a_server_error_or_an_answer_that_breaks_the_schema(
     for operation in operations:
 
         @given(case=operation.as_strategy())
-        @settings(
-            max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-        )
+        @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
         def ask(case: Any) -> None:
             request = case.as_transport_kwargs(base_url="http://aggregator")
             query = {name: value for name, value in (request.get("params") or {}).items() if value != ""}

@@ -45,7 +45,7 @@ def test_every_forced_container_gives_the_agreed_digests(
     }
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
 @given(architectures(), st.integers(0, 2**32), st.sampled_from(CONTAINERS), st.sampled_from([0, 12, 45]))
 def test_random_models_are_the_specification_in_any_container(
     architecture: Architecture, seed: int, container: Container, spread: int

@@ -167,7 +167,7 @@ def near(reach: int) -> st.SearchStrategy[int]:
 
 @pytest.mark.parametrize(("container", "reach"), [("float32", 22), ("float64", 51), ("int64", 59)])
 def test_both_backends_normalise_alike(container: str, reach: int) -> None:
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(arrays(np.int64, (3, 5), elements=near(reach)))
     def check(values: np.ndarray) -> None:
         wanted = arithmetic.normalise(values, np.array([7, 0, -3]))

@@ -45,7 +45,7 @@ def assert_equal(
         assert (found.q == wanted.q).all() and (found.fraction == wanted.fraction).all()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(architectures(), st.integers(0, 2**32), st.sampled_from([0, 2, 12, 45]), st.booleans())
 def test_both_backends_give_the_same_integers(
     architecture: Architecture, seed: int, spread: int, images: bool

@@ -69,7 +69,7 @@ UNSURE = 2.0**-28
 """Powers are rounded at ``2**-30``, twice, and their sum is at least one."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 2**32))
 @example(4, 21, 21)  # two chances of some 1e-8: one pair of few, which other digits join
 def test_f1_kappa_and_auc_are_those_of_the_reference(classes: int, count: int, seed: int) -> None:

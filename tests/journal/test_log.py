@@ -89,7 +89,7 @@ def test_a_new_journal_is_empty(tmp_path: Path) -> None:
 # Torn tails --------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_torn_last_record_is_cut_off_and_the_journal_goes_on(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "journal"
@@ -140,7 +140,7 @@ def test_a_journal_torn_at_its_creation_starts_anew(tmp_path: Path, size: int) -
 # Damage ------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(data=st.data())
 def test_damage_in_the_middle_is_reported_never_skipped(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "journal"

@@ -63,7 +63,7 @@ PLANS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plan=PLANS)
 def test_whatever_a_jury_hears_the_receipts_sum_to_what_came_in_and_no_lock_is_left(plan: Plan) -> None:
     world = World.new()

@@ -189,7 +189,7 @@ def test_a_cycle_takes_in_a_bounded_number_of_penalties_and_the_rest_waits(
     world.refuse("QueueFull", ACCUSER, Evidence, **votes(sequence=9))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     stakes=st.lists(st.integers(1, 10**24), min_size=4, max_size=4),
     bps=st.integers(100, 10_000),

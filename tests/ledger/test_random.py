@@ -78,7 +78,7 @@ def test_the_same_blocks_give_the_same_root_in_processes_with_other_hash_seeds(t
         assert told.stdout.strip() == root
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(transactions=st.lists(st.binary(max_size=400), max_size=4))
 def test_any_bytes_in_a_block_get_a_refusal_and_change_nothing(transactions: list[bytes]) -> None:
     state = genesis(DOMAIN, TREASURY)

@@ -27,7 +27,7 @@ from protocol.errors import InvalidArtifact, InvalidDocument
 SMALL = mlp((3,), 2, (4,))
 GOOD = encode_model(conformance.parameters("hostile", SMALL), SMALL)
 FORM = Form((3,), None, (), 2)
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 SECONDS, BYTES = 2.0, 32 << 20
 """What refusing a file of a megabyte, or any document, may cost; seconds of the processor."""

@@ -56,7 +56,7 @@ def called(function: Any, *given: Any) -> int:
 
 
 @needs_processor
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     PROCESSORS,
     st.sampled_from([1, 3, 12, 16]),
@@ -113,7 +113,7 @@ def run_alone(loops: Loops, operands: tuple[Any, Any], like: Any, chunks: Sequen
 
 
 @needs_processor
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     PROCESSORS,
     st.integers(1, 20),
@@ -148,7 +148,7 @@ def test_nothing_beside_its_own_is_read_or_written(
 
 
 @needs_processor
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(PROCESSORS, st.integers(1, 20), st.integers(1, 9), st.sampled_from([4, 16, 24, 64]), st.data())
 def test_products_are_the_usual_ones(
     own: Processor, rows: int, inner: int, columns: int, data: st.DataObject
@@ -170,7 +170,7 @@ def test_products_are_the_usual_ones(
 
 
 @needs_processor
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(PROCESSORS, st.sampled_from([4, 12, 20, 64]), st.sampled_from([4, 12, 16]), st.booleans())
 def test_attention_by_them_is_the_usual_one(own: Processor, length: int, width: int, large: bool) -> None:
     query, key, value = (array(2, 3, length, width, seed=seed) for seed in range(3))
@@ -290,10 +290,10 @@ CACHED = """
 import sys
 from pathlib import Path
 import jax, numpy as np
-from offchain.training.engine import use_compilation_cache
+from offchain.compiled_programs import keep_compiled_programs
 from offchain.models.native.convolution import convolve
 from offchain.models.native.processor import processor
-use_compilation_cache(Path(sys.argv[1]))
+keep_compiled_programs(Path(sys.argv[1]))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 events = []
 jax.monitoring.register_event_listener(lambda event, **kwargs: events.append(event))

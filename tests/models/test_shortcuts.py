@@ -55,7 +55,7 @@ def same(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], *give
         assert np.allclose(mine, other, rtol=1e-3, atol=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.sampled_from([1, 2, 3, 8, 9, 31, 64, 70]),
     st.integers(0, 2**32),
@@ -81,7 +81,7 @@ def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.A
     return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf)) @ value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.sampled_from([(1, 1), (2, 9), (3, 2), (7, 8), (8, 1), (16, 5), (17, 4), (40, 8)]),
     st.integers(0, 2**32),
@@ -143,7 +143,7 @@ def test_small_batches_are_not_cut_into_parts() -> None:
     assert convolutions(jnp.zeros((64, 8, 8, 16))) <= 2 < convolutions(jnp.zeros((64, 28, 28, 16)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
 )
@@ -164,7 +164,7 @@ def test_convolutions_of_few_columns(
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.sampled_from([1, 3, 12, 16]),
     st.tuples(st.integers(3, 9), st.integers(3, 9)),
@@ -187,7 +187,7 @@ def test_convolutions_of_many_channels_have_their_gradients(
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(3, 9), st.integers(3, 9), st.tuples(st.integers(1, 3), st.integers(1, 3)), STRIDES, PADDINGS
 )

@@ -53,7 +53,7 @@ def prove(network: Committee, votes: Contradiction) -> bytes:
 # Honest lives --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     loss=st.sampled_from([0.0, 0.1, 0.3]),

@@ -101,7 +101,7 @@ def bodies(draw: st.DrawFn, kind: type[Transaction]) -> Transaction:
 TRANSACTIONS = st.one_of([bodies(kind) for kind in TRANSACTION_TYPES.values()])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=TRANSACTIONS)
 def test_a_wallet_signs_every_transaction_as_we_do(body: Transaction) -> None:
     document = wallet_json(DOMAIN, body)
@@ -111,7 +111,7 @@ def test_a_wallet_signs_every_transaction_as_we_do(body: Transaction) -> None:
     assert recover(digest_of(DOMAIN, body), bytes(signed.signature)) == KEY.address
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=TRANSACTIONS)
 def test_a_transaction_survives_its_wire_form_and_its_json_form(body: Transaction) -> None:
     signed = sign_transaction(DOMAIN, body, KEY)
@@ -241,7 +241,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(field=st.sampled_from(sorted(document()["message"])), value=JSON)
 def test_any_json_in_any_field_is_understood_or_refused(field: str, value: Any) -> None:
     try:
@@ -254,7 +254,7 @@ def test_any_json_in_any_field_is_understood_or_refused(field: str, value: Any) 
 # Wire form ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_damage_to_the_wire_form_is_a_typed_error(data: st.DataObject) -> None:
     good = sign_transaction(DOMAIN, validation(), KEY).encode()

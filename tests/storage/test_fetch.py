@@ -233,10 +233,11 @@ def test_a_download_that_cannot_be_written_is_a_typed_error(serve: Serve, tmp_pa
 
 
 class Crowd:
-    """Serves blocks, and holds each answer for a moment so that others may come; counts how many do."""
+    """Serves blocks, and holds each answer for a while so that others may come; counts how many do."""
 
-    def __init__(self, blocks: dict[Cid, bytes]) -> None:
+    def __init__(self, blocks: dict[Cid, bytes], hold_s: float = 0.1) -> None:
         self._answer = serving(blocks)
+        self._hold_s = hold_s
         self._lock = threading.Lock()
         self._inside = 0
         self.most = 0
@@ -245,7 +246,7 @@ class Crowd:
         with self._lock:
             self._inside += 1
             self.most = max(self.most, self._inside)
-        time.sleep(0.1)
+        time.sleep(self._hold_s)
         with self._lock:
             self._inside -= 1
         self._answer(handler, text)
@@ -262,7 +263,7 @@ def test_several_leaves_are_under_way_at_once_but_never_more_than_allowed(
 ) -> None:
     data, root, blocks = long_file(12)
     for where in ("memory", "disk"):
-        crowd = Crowd(blocks)
+        crowd = Crowd(blocks, hold_s=0.3)
         server = serve(crowd)
         if where == "memory":
             assert fetch(root, [server.url], max_bytes=len(data)) == data
@@ -274,10 +275,10 @@ def test_several_leaves_are_under_way_at_once_but_never_more_than_allowed(
 
 
 def test_a_source_that_is_slow_with_a_block_is_asked_for_one_at_a_time(serve: Serve) -> None:
-    data, root, blocks = long_file(6)
-    crowd = Crowd(blocks)
+    data, root, blocks = long_file(4)
+    crowd = Crowd(blocks, hold_s=0.6)
     server = serve(crowd)
-    assert fetch(root, [server.url], max_bytes=len(data), timeout_s=0.7) == data
+    assert fetch(root, [server.url], max_bytes=len(data), timeout_s=4) == data
     assert crowd.most == 1 and len(server.asked) == len(blocks)
 
 

@@ -85,7 +85,7 @@ def run(
     return result, heard
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     compile_s=st.floats(0, 100),
     step_s=st.floats(0.001, 0.4),
