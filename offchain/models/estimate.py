@@ -1,7 +1,8 @@
 """What a model costs, from its architecture alone: before anything is allocated, to decide what fits.
 
-Guarantees: parameters and multiply-adds are exact; memory is what the arrays that must exist take, so a
-machine with less cannot do it, and one with a good deal more can.
+Guarantees: parameters and multiply-adds are exact. Memory counts the arrays that a backward pass needs; what
+XLA states of the compiled step, on a CPU, a GPU and a TPU, is between half and twice as much (tables in
+docs/training.md).
 
 Source: design section 8; PoT section 2.3 (a provider decides which orders it takes).
 """
@@ -12,13 +13,20 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.architecture import Architecture, parameter_count, scratch, shapes, work
+from protocol.architecture import Architecture, Layer, Shape, parameter_count, scratch, shapes, work
 
 _FLOAT_BYTES: Final = 4
 _STATE_COPIES: Final = 4
 """Parameters, gradients and the optimiser's two moments."""
 _TRAINING_WORK: Final = 3
 """A backward pass costs two forward passes."""
+_PASSING: Final = frozenset({"relu", "leaky_relu", "dropout", "flatten", "add", "last"})
+"""Kinds whose output is fused with what reads it, and made again where a gradient needs it."""
+_CURVES: Final = frozenset({"sigmoid", "tanh", "gelu", "silu"})
+"""Kinds that keep a value besides their output."""
+_RECURRENT: Final = frozenset({"lstm", "gru"})
+_AT_WORK: Final = 2
+"""Copies of the largest layer's arrays that exist while it computes: values, and their gradients."""
 _EXACT_BYTES: Final = 8
 _EXACT_COPIES: Final = 4
 """Arrays of the largest size that exact scoring holds at once."""
@@ -35,21 +43,47 @@ class Estimate:
     """Of a forward pass: two per multiply-add."""
     training_flops_per_sample: int
     training_bytes: int
-    """Parameters, gradients, optimiser, and the activations of one batch, in float32."""
+    """Parameters, gradients and optimiser in float32, and what one batch keeps for its gradients."""
     scoring_bytes: int
     """Of exact scoring, one sample at a time: the least it can do with."""
 
 
-def estimate(architecture: Architecture, batch_size: int = 64) -> Estimate:
-    """What training in batches of ``batch_size`` and scoring cost."""
+def estimate(architecture: Architecture, batch_size: int = 64, value_bytes: int = 4) -> Estimate:
+    """What training in batches of ``batch_size`` and scoring cost.
+
+    Args:
+        value_bytes: of an activation while training: 4 on a CPU (float32), 2 on accelerators (bfloat16).
+    """
     count, flops = parameter_count(architecture), 2 * work(architecture)
-    kept = math.prod(architecture.input_shape) + sum(math.prod(shape) for shape in shapes(architecture))
-    kept += scratch(architecture)
+    batch_bytes = value_bytes * batch_size * _batch_values(architecture)
     return Estimate(
         parameters=count,
         model_bytes=_FLOAT_BYTES * count,
         flops_per_sample=flops,
         training_flops_per_sample=_TRAINING_WORK * flops,
-        training_bytes=_FLOAT_BYTES * (_STATE_COPIES * count + 2 * batch_size * kept),
+        training_bytes=_FLOAT_BYTES * _STATE_COPIES * count + batch_bytes,
         scoring_bytes=_EXACT_BYTES * (_EXACT_COPIES * scratch(architecture) + count),
     )
+
+
+def _batch_values(architecture: Architecture) -> int:
+    """Values per sample that training holds: those kept for the gradients, and those at work."""
+    inputs = (architecture.input_shape, *shapes(architecture))
+    steps = list(zip(architecture.layers, inputs, inputs[1:], strict=False))
+    kept = math.prod(architecture.input_shape) + sum(_kept(*step) for step in steps)
+    largest = max(layer.scratch(shape) + math.prod(output) for layer, shape, output in steps)
+    return kept + _AT_WORK * largest
+
+
+def _kept(layer: Layer, shape: Shape, output: Shape) -> int:
+    """Values per sample that a layer's gradient needs."""
+    values = math.prod(output)
+    if layer.kind in _PASSING:
+        return 0
+    if layer.kind == "causal_attention":
+        # Weights of all pairs; queries, keys and values; what the heads put out, and its mixture.
+        return layer.heads * shape[0] ** 2 + 3 * math.prod(shape) + 2 * values
+    if layer.kind in _RECURRENT:
+        # Gates and states of all steps, and the gradients by which the kernels' are summed afterwards.
+        return 2 * (layer.scratch(shape) + values)
+    return (2 if layer.kind in _CURVES else 1) * values

@@ -30,11 +30,16 @@ class Declined(ProtocolError):
 
 
 def fetch_order(
-    detail: Json, config: ProviderConfig, stopping: threading.Event, too_late: Callable[[], bool]
+    detail: Json,
+    config: ProviderConfig,
+    stopping: threading.Event,
+    too_late: Callable[[], bool],
+    device: Any = None,
 ) -> TrainingTask | None:
     """Task and training data of an order; None if they were not to be had before it was ``too_late``.
 
-    The client publishes the data once the chain has confirmed the order, so it is asked for until then.
+    The client publishes the data once the chain has confirmed the order, so it is asked for until then. If no
+    ``device`` is named, it must fit a CPU, which takes the most memory.
 
     Raises:
         Declined: more than this provider trains. InvalidDocument, InvalidArtifact: not what was committed to.
@@ -49,7 +54,8 @@ def fetch_order(
             count = parameter_count(document.architecture)
             if count > config.max_parameters:
                 raise Declined(f"{count} parameters are more than this provider trains")
-            needed = estimate(document.architecture, config.batch_size).training_bytes
+            value_bytes = 4 if device is None or device.platform == "cpu" else 2
+            needed = estimate(document.architecture, config.batch_size, value_bytes).training_bytes
             if needed > config.max_training_bytes:
                 raise Declined(f"training takes {needed} bytes by the estimate, more than this provider has")
             fragments = fetch_training(document, unhex(detail["blockHash"]))

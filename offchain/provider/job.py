@@ -110,7 +110,9 @@ class Job:
 
     def _train(self) -> None:
         with tracing.span("fetch data", self.oid):
-            task = fetch_order(self._detail, self._config, self._actor.stopping, lambda: self.over)
+            task = fetch_order(
+                self._detail, self._config, self._actor.stopping, lambda: self.over, self.device
+            )
         if task is None:
             return
         log.info("training order %s for %.0f s", self.oid, self._stop_at_s - time.time())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +21,7 @@ from offchain.data import Fragment
 from offchain.evaluation.score import evaluate
 from offchain.material import fetch_initial, fetch_task
 from offchain.models.artifact import decode_model, encode_model
+from offchain.models.estimate import estimate
 from offchain.models.families import mlp
 from offchain.provider import Provider
 from offchain.provider.fetching import Declined, fetch_order
@@ -224,4 +226,19 @@ def test_orders_whose_client_named_the_test_fragments_may_be_left_alone(
     else:
         with pytest.raises(Declined, match="named_splits"):
             fetch_order(*asked)
+    trainer.close()
+
+
+def test_what_takes_too_much_memory_on_a_cpu_may_fit_an_accelerator(
+    publisher: Publisher, tmp_path: Path, trained: bytes
+) -> None:
+    detail, trainer = offered(publisher, tmp_path, trained), provider(tmp_path)
+    architecture, batch_size = fetch_task(detail["order"]).architecture, trainer.config.batch_size
+    narrow, wide = (estimate(architecture, batch_size, each).training_bytes for each in (2, 4))
+    config = trainer.config.model_copy(update={"max_training_bytes": (narrow + wide) // 2})
+    asked = detail, config, threading.Event(), lambda: False
+    for device in (None, SimpleNamespace(platform="cpu")):
+        with pytest.raises(Declined, match="more than this provider has"):
+            fetch_order(*asked, device)
+    assert fetch_order(*asked, SimpleNamespace(platform="gpu")) is not None
     trainer.close()
