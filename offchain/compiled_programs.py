@@ -25,7 +25,7 @@ _ZLIB: Final = 0x78
 """First byte of an entry, unless a package is at hand by which JAX compresses otherwise."""
 _PIECE_BYTES: Final = 1 << 20
 _LOOKED: Final = ".looked-through"
-"""Its time is that of the last look: what is older was whole then, or is gone."""
+"""Its time is that of the last look: what was there before was whole then, or is gone."""
 _OVERLAP_S: Final = 600.0
 """So long before it a file may have been begun that was torn after it."""
 
@@ -49,7 +49,6 @@ def keep_compiled_programs(directory: Path, most_bytes: int = MOST_BYTES) -> Non
 def _tidy(directory: Path, most_bytes: int) -> None:
     looked = directory / _LOOKED
     whole_until_s = looked.stat().st_mtime - _OVERLAP_S if looked.exists() else 0.0
-    looked.touch()
     kept: list[_Entry] = []
     for path in directory.glob(_ENTRIES):
         with contextlib.suppress(FileNotFoundError):  # another process tidies, too
@@ -60,6 +59,7 @@ def _tidy(directory: Path, most_bytes: int) -> None:
                 kept.append(_Entry(max(about.st_atime, about.st_mtime), about.st_size, path))
     for path in _too_much(kept, most_bytes):
         path.unlink(missing_ok=True)
+    looked.touch()  # last: a look that was not finished is none
 
 
 def _is_torn(path: Path) -> bool:

@@ -40,7 +40,7 @@ BATCH_VALUES: Final = 1 << 22
 CACHED_VALUES: Final = 1 << 18
 """The same on a CPU, where what does not fit its caches costs several times as much; a recurrent layer
 touches a step at a time, and wants large batches."""
-MAX_BATCH: Final = 1024
+MAX_BATCH: Final = 2048
 _MOST_AT_WORK: Final = 8
 """Batches at once: more would contend for memory."""
 

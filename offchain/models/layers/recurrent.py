@@ -1,9 +1,9 @@
 """LSTM and GRU: layers that go through a sequence step by step.
 
-The part of the inputs is one contraction for all positions; a step adds the part of the state. Between
-steps everything is fixed point, since its size is known: gates lie in [0, 1], a cell grows by at most one
-per step. Guarantees: every step is exact in int64 and, for the sums that ``plan`` proves, in float64 and
-float32; a position depends on none after it.
+A gate's argument is the part of the inputs at its position plus the part of the state. Between steps
+everything is fixed point, since its size is known: gates lie in [0, 1], a cell grows by at most one per step.
+Guarantees: every step is exact in int64 and, for the sums that ``plan`` proves, in float64 and float32; a
+position depends on none after it.
 
 Source: docs/exact-1.md, "Recurrence"; design section 7; the cells are those of Flax and PyTorch.
 """
@@ -123,36 +123,51 @@ def _next_cell(cell: Any, forget: Any, enter: Any, new: Any) -> Any:
     return _shift(forget * cell + enter * new * refine, GATE_FRACTION)
 
 
-class _Steps(NamedTuple):
-    """The traced side of the same: parts and gates in float64."""
+class _Parts(NamedTuple):
+    """The traced side of the same, one position at a time; parts and gates in float64.
 
+    For all positions at once the inputs' parts would be the largest array by far, and going through it twice
+    took half of the time.
+    """
+
+    kernel: Linear
     recurrent: Linear
-    plan: Contraction
+    plan: RecurrentPlan
+    bias: jax.Array
+
+    def from_inputs(self, x: Traced) -> jax.Array:
+        """What inputs and bias of one position add to the gates: ``[n, gates]`` in ``2**-20``."""
+        products = scaled_sums(dot, x.q, self.kernel, self.plan[0])
+        fraction = spread(x.fraction + self.kernel.multiplier_fraction, products)
+        return _part_traced(products, fraction) + self.bias
 
     def from_state(self, state: jax.Array) -> jax.Array:
-        products = scaled_sums(dot, state.astype(jnp.float32), self.recurrent, self.plan)
+        """What the state adds to the gates."""
+        products = scaled_sums(dot, state.astype(jnp.float32), self.recurrent, self.plan[1])
         return _part_traced(products, STATE_FRACTION + self.recurrent.multiplier_fraction)
 
 
-def _steps(recurrent: Linear, plan: Contraction) -> _Steps:
-    # Widened before the loop: XLA would widen them again in each step.
-    weight, multiplier = jnp.asarray(recurrent.weight), jnp.asarray(recurrent.multiplier)
+def _parts(prepared: Recurrent, plan: RecurrentPlan) -> _Parts:
+    kernel, recurrent = map(_widened, (prepared.kernel, prepared.recurrent), plan)
+    return _Parts(kernel, recurrent, plan, _vector_traced(prepared.bias, prepared.bias_fraction))
+
+
+def _widened(linear: Linear, plan: Contraction) -> Linear:
+    """Before the loop: XLA would widen them again in each step."""
+    weight, multiplier = jnp.asarray(linear.weight), jnp.asarray(linear.multiplier)
     widened: dict[str, Any] = {
         "weight": weight.astype(plan.container),
         "multiplier": multiplier.astype(plan.wide),
     }
-    return _Steps(recurrent._replace(**widened), plan)
+    return linear._replace(**widened)
 
 
 def _part_traced(values: jax.Array, fraction: Any) -> jax.Array:
     return arithmetic_jax.align_saturating(values, fraction, ARGUMENT_FRACTION, PART_BITS)
 
 
-def _from_inputs_traced(x: Traced, prepared: Recurrent, plan: Contraction) -> jax.Array:
-    products = scaled_sums(dot, x.q, prepared.kernel, plan)
-    inputs = _part_traced(products, spread(x.fraction + prepared.kernel.multiplier_fraction, products))
-    bias = jnp.asarray(prepared.bias).astype(jnp.float64)
-    return inputs + _part_traced(bias, prepared.bias_fraction)
+def _vector_traced(values: Any, fraction: Any) -> jax.Array:
+    return _part_traced(jnp.asarray(values).astype(jnp.float64), fraction)
 
 
 def _saturated_traced(argument: jax.Array) -> jax.Array:
@@ -179,16 +194,17 @@ def _over_positions(step: Any, carry: Any, inputs: jax.Array) -> jax.Array:
     return outputs.swapaxes(0, 1)
 
 
-def _states_after(step: Any, carry: Any, parts: jax.Array, state_of: Any) -> Traced:
+def _states_after(step: Any, carry: Any, x: Traced, state_of: Any) -> Traced:
     """The states after each position, for a ``step`` from what is carried to what is carried next.
 
     A step puts out the state that it is handed, not the one that it makes: XLA would make that twice.
     """
 
-    def lagging(carry: Any, part: jax.Array) -> Any:
-        return step(carry, part), state_of(carry).astype(jnp.float32)
+    def lagging(carry: Any, position: Traced) -> Any:
+        return step(carry, position), state_of(carry).astype(jnp.float32)
 
-    last, before = jax.lax.scan(lagging, carry, parts.swapaxes(0, 1))
+    positions = Traced(x.q.swapaxes(0, 1), x.fraction.swapaxes(0, 1))
+    last, before = jax.lax.scan(lagging, carry, positions)
     states = jnp.concatenate([before[1:], state_of(last).astype(jnp.float32)[None]]).swapaxes(0, 1)
     return Traced(states, jnp.full(states.shape[:2], STATE_FRACTION, jnp.int32))
 
@@ -265,20 +281,20 @@ class LstmKind(LayerKind[Lstm]):
         return _states(np.stack(states, axis=1))
 
     def exact(self, layer: Lstm, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
-        parts = _from_inputs_traced(inputs[0], prepared, plan[0])
-        steps = _steps(prepared.recurrent, plan[1])
+        parts = _parts(prepared, plan)
 
-        def step(carry: tuple[jax.Array, jax.Array], part: jax.Array) -> Any:
+        def step(carry: tuple[jax.Array, jax.Array], position: Traced) -> Any:
             state, cell = carry
-            enter, forget, new, leave = jnp.split(part + steps.from_state(state), 4, axis=-1)
+            arguments = parts.from_inputs(position) + parts.from_state(state)
+            enter, forget, new, leave = jnp.split(arguments, 4, axis=-1)
             gates = _gate_traced(jnp.concatenate([enter, forget, leave], axis=-1))
             enter, forget, leave = jnp.split(gates, 3, axis=-1)
             cell = _next_cell(cell, forget, enter, _tanh_traced(new))
             state = _shift(leave * _tanh_traced(cell), 2 * GATE_FRACTION - STATE_FRACTION)
             return state, cell
 
-        zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
-        return _states_after(step, (zeros, zeros), parts, lambda carry: carry[0])
+        zeros = jnp.zeros((len(inputs[0].q), layer.features), jnp.float64)
+        return _states_after(step, (zeros, zeros), inputs[0], lambda carry: carry[0])
 
 
 class GruModule(linen.Module):
@@ -342,20 +358,18 @@ class GruKind(LayerKind[Gru]):
         return _states(np.stack(states, axis=1))
 
     def exact(self, layer: Gru, prepared: Recurrent, plan: RecurrentPlan, *inputs: Traced) -> Traced:
-        parts = _from_inputs_traced(inputs[0], prepared, plan[0])
-        steps = _steps(prepared.recurrent, plan[1])
-        bias = jnp.asarray(prepared.recurrent_bias).astype(jnp.float64)
-        own = _part_traced(bias, prepared.recurrent_bias_fraction)
+        parts = _parts(prepared, plan)
+        own = _vector_traced(prepared.recurrent_bias, prepared.recurrent_bias_fraction)
         one = 1 << GATE_FRACTION
 
-        def step(cell: jax.Array, part: jax.Array) -> Any:
-            reset, update, new = jnp.split(part, 3, axis=-1)
+        def step(cell: jax.Array, position: Traced) -> Any:
+            reset, update, new = jnp.split(parts.from_inputs(position), 3, axis=-1)
             state = _shift(cell, _CELL_DROP)
-            from_reset, from_update, from_new = jnp.split(steps.from_state(state), 3, axis=-1)
+            from_reset, from_update, from_new = jnp.split(parts.from_state(state), 3, axis=-1)
             both = jnp.concatenate([update + from_update, reset + from_reset], axis=-1)
             keep, admit = jnp.split(_gate_traced(both), 2, axis=-1)
             gated = _shift(admit * (from_new + own), GATE_FRACTION)
             return _next_cell(cell, keep, one - keep, _tanh_traced(new + gated))
 
-        zeros = jnp.zeros((len(parts), layer.features), jnp.float64)
-        return _states_after(step, zeros, parts, lambda cell: _shift(cell, _CELL_DROP))
+        zeros = jnp.zeros((len(inputs[0].q), layer.features), jnp.float64)
+        return _states_after(step, zeros, inputs[0], lambda cell: _shift(cell, _CELL_DROP))
