@@ -1,8 +1,8 @@
 """What a model costs, from its architecture alone: before anything is allocated, to decide what fits.
 
 Guarantees: parameters and multiply-adds are exact. Memory counts the arrays that a backward pass needs; what
-XLA states of the compiled step, on a CPU, a GPU and a TPU, is between half and twice as much (tables in
-docs/training.md).
+XLA states of the compiled step is between half and twice as much for each family on a CPU (a test) and on two
+GPUs, and anything up to three times on a TPU (tables in docs/training.md).
 
 Source: design section 8; PoT section 2.3 (a provider decides which orders it takes).
 """
