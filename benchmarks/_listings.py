@@ -1,6 +1,6 @@
 """What a listing of a compiled program says of its products: from which types, into which, and how exactly.
 
-Guarantees: what is not known is counted under its own name, never left out.
+Guarantees: what is not known is named as such, never left out.
 
 Source: NVIDIA's PTX ISA ("mma", "wgmma", "fma", modifiers .approx, .full, .ftz); XLA's text format (HLO).
 """
@@ -21,6 +21,7 @@ _DEFINED: Final = re.compile(r"^\s*(?:ROOT )?%([\w.-]+) = \(?(\w+)\[", re.MULTIL
 _LIBRARY: Final = re.compile(
     r"= \(?(\w+)\[[^=]*? custom-call\(%([\w.-]+)[^)]*\).*?custom_call_target=\"(__cu[^\"]*)\"(.*)"
 )
+_CALLED: Final = re.compile(r"custom_call_target=\"([^\"]*)\"")
 _CONVOLVED: Final = re.compile(r"= \(?(\w+)\[[^=]*? (?:convolution|dot)\(%([\w.-]+)")
 _HIGHEST: Final = '"operand_precision":["HIGHEST","HIGHEST"]'
 
@@ -64,6 +65,7 @@ def inexact(hlo: str, ptx: str) -> list[str]:
             found.append(f"a library's convolution: {target}")
         elif result not in ("s32", "f64") and _HIGHEST not in rest:
             found.append(f"{target} of lower precision into {result}")
+    found += [f"not known: {name}" for name in _CALLED.findall(hlo) if not name.startswith("__cu")]
     return sorted(set(found))
 
 

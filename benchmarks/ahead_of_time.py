@@ -10,7 +10,8 @@ XLA compiles for a GPU or TPU that the machine does not have. In an environment 
 For each family the training step's memory as the compiler states it, against the estimate by which a provider
 takes an order, and its products by the types that they take in and put out. For a GPU all programs of the
 exactness suite in each container too: what of them is not exact, which must be nothing (the exit status says
-so), and the most that one takes of what the memory bound allows. Nothing is measured: how fast it is only the
+so; ordinary float32 programs come first, in which something must be found), and the most that one takes of
+what the memory bound allows. Nothing is measured: how fast it is only the
 device shows. Without a target it takes those whose compiler is installed. Tiles are not tuned (that takes a
 device), which changes no type.
 
@@ -30,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from unittest import mock
@@ -56,6 +58,8 @@ from protocol.architecture import Architecture
 
 CONTAINERS: Final[tuple[Container, ...]] = ("float32", "float64", "int8")
 OLDEST_FOR_GPUS: Final = (0, 10)
+_ENDS: Final = ("_after_optimizations.txt", ".ptx")
+"""Of the files in which XLA leaves a program's listings."""
 
 
 class Gpu(NamedTuple):
@@ -157,10 +161,7 @@ class Target:
         return program, texts[0], texts[1]
 
 
-_ENDS: Final = ("_after_optimizations.txt", ".ptx")
-
-
-def training_rows(target: Target, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def training_rows(target: Target) -> Iterator[dict[str, Any]]:
     """Of each family's training step: memory, and products."""
     tokens = np.zeros((512, CONTEXT), np.int32)
     cases = {name: (each, samples_for(each)) for name, each in FAMILIES.items()}
@@ -177,11 +178,10 @@ def training_rows(target: Target, say: Callable[[str], None]) -> Iterator[dict[s
             stated.argument_size_in_bytes + stated.temp_size_in_bytes - samples.x.nbytes - samples.y.nbytes
         )
         expected = estimate(architecture, recipe.batch_size, value_bytes=2).training_bytes
-        products = matrix_products(hlo) if target.platform == "tpu" else library_products(hlo)
-        products += tensor_core_products(ptx)
-        say(
+        products = matrix_products(hlo) + library_products(hlo)
+        print(
             f"{target.name:8} {name:14}{taken / 1e6:10.1f} MB stated{expected / 1e6:10.1f} MB estimated"
-            f"   {told(products)}"
+            f"   {told(products)}; on tensor cores {told(tensor_core_products(ptx)) or 'not told'}"
         )
         yield {
             "target": target.name,
@@ -190,12 +190,43 @@ def training_rows(target: Target, say: Callable[[str], None]) -> Iterator[dict[s
             "stated_bytes": taken,
             "estimated_bytes": expected,
             "products": dict(products),
+            "tensor_cores": dict(tensor_core_products(ptx)),
             "compile_s": round(time.perf_counter() - began_s, 1),
         }
 
 
-def exact_rows(target: Target, batch: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def prove_that_listings_tell(target: Target) -> None:
+    """Compile what is not exact, and find it: else that nothing is found would mean nothing.
+
+    Raises:
+        SystemExit: in some it was not found.
+    """
+    values = target.there(jax.ShapeDtypeStruct((256, 256), jnp.float32))
+    image = target.there(jax.ShapeDtypeStruct((8, 16, 16, 32), jnp.float32))
+    kernel = target.there(jax.ShapeDtypeStruct((3, 3, 32, 64), jnp.float32))
+    convolve = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    inexact_programs = {
+        "product": (jnp.matmul, values, values),
+        "quotient": (jnp.divide, values, values),
+        "exp": (jnp.exp, values),
+        "root": (jnp.sqrt, values),
+        "convolution": (convolve, image, kernel),
+    }
+    for name, (function, *arguments) in inexact_programs.items():
+        _, hlo, ptx = target.compiled(jax.jit(function), *arguments)
+        if not inexact(hlo, ptx):
+            raise SystemExit(f"a float32 {name} looks exact in this XLA's listings: they cannot be relied on")
+
+
+def exact_rows(target: Target, batch: int) -> Iterator[dict[str, Any]]:
     """Of the exactness suite in each container: how many programs, their products, what is not exact."""
+    prove_that_listings_tell(target)
     for container in CONTAINERS:
         jax.clear_caches()  # what is compiled already gives no listing
         seen, products, wrong, most = set[Hashable](), Counter[str](), dict[str, list[str]](), 0.0
@@ -204,7 +235,7 @@ def exact_rows(target: Target, batch: int, say: Callable[[str], None]) -> Iterat
             bound = model_bytes(architecture) + batch * sample_bytes(architecture, [way])
             for function, arguments in stages(target, name, architecture, way, batch):
                 # Equal stages of several models are one program.
-                key = function, str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), arguments))
+                key = function, tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(arguments))
                 if key in seen:
                     continue
                 seen.add(key)
@@ -214,8 +245,8 @@ def exact_rows(target: Target, batch: int, say: Callable[[str], None]) -> Iterat
                 most = max(most, (taken + stated.argument_size_in_bytes) / bound)
                 products += tensor_core_products(ptx) + library_products(hlo)
                 if found := inexact(hlo, ptx):
-                    wrong[name] = found
-        say(
+                    wrong.setdefault(name, []).extend(found)
+        print(
             f"{target.name:8} exact, {container:8}{len(seen):4} programs, inexact: {wrong or 'nothing'},"
             f" {most:.2f} of the memory bound   {told(products)}"
         )
@@ -239,7 +270,7 @@ def stages(
     one, own = exact_jax.quantise_fast(x), target.there(exact_jax.narrowed(prepared))
     value = target.there(Traced(*(np.repeat(np.asarray(part), batch, axis=0) for part in one)))
     named: dict[str, Any] = {}
-    for stage in exact_jax._stages(architecture):
+    for stage in exact_jax.stages_of(architecture):
         function = exact_jax.compiled_stage(stage.layers, plans[stage.start : stage.stop])
         others = (named[each] for each in stage.references)
         arguments = (own[stage.start : stage.stop], value, *others)
@@ -264,6 +295,8 @@ def main() -> int:
     missing = set(arguments.target) - set(installed())
     if missing:
         parser.error(f"no compiler for {', '.join(sorted(missing))} here: see the head of this file")
+    if arguments.batch < 1:
+        parser.error("--batch is at least 1")
     if set(arguments.target) & set(GPUS) and jax.version.__version_info__ < OLDEST_FOR_GPUS:
         parser.error(f"JAX {jax.__version__} compiles for no GPU that is not here: 0.10 or newer does")
     training: list[dict[str, Any]] = []
@@ -276,10 +309,10 @@ def main() -> int:
             prepare_compiler(dump)
             target = Target(name, dump)
             with target.pretended():
-                training += training_rows(target, print)
+                training += training_rows(target)
             if target.platform == "gpu":  # beside a TPU the CPU scores
                 with target.pretended(), x64():
-                    exact += exact_rows(target, arguments.batch, print)
+                    exact += exact_rows(target, arguments.batch)
     if arguments.json:
         print(json.dumps({"jax": jax.__version__, "training": training, "exact": exact}))
     return 1 if any(row["inexact"] for row in exact) else 0

@@ -72,6 +72,7 @@ def test_what_is_exact_is_not_complained_of() -> None:
         ("", "ex2.approx.ftz.f32 %f2, %f1;", "ex2.approx.ftz.f32"),
         ("", "sqrt.approx.f32 %f2, %f1;", "sqrt.approx.f32"),
         ("", "mul.ftz.f32 %f3, %f1, %f2;", "mul.ftz.f32"),
+        ('custom-call(%p), custom_call_target="other"', "", "not known: other"),
         (gemm("f32", "f32"), "", "__cublas$gemm of lower precision into f32"),
         (gemm("f32", "f32", "HIGHEST", "__cudnn$conv"), "", "a library's convolution: __cudnn$conv"),
     ],
