@@ -114,7 +114,8 @@ class _Stage(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _stages(architecture: Architecture) -> tuple[_Stage, ...]:
+def stages_of(architecture: Architecture) -> tuple[_Stage, ...]:
+    """The stages in which an architecture is compiled, in order."""
     layers, stages, start = architecture.computed_layers, list[_Stage](), 0
     while start < len(layers):
         stop = start + 1
@@ -136,7 +137,7 @@ class Program:
     def __init__(self, architecture: Architecture, plans: Plans) -> None:
         self._stages = [
             (stage, compiled_stage(stage.layers, plans[stage.start : stage.stop]))
-            for stage in _stages(architecture)
+            for stage in stages_of(architecture)
         ]
         self.ready_for: set[tuple[jax.Device | None, int]] = set()
         """Devices, and sizes of batches that were computed there: nothing is left to compile for them."""
@@ -173,7 +174,7 @@ def chosen(
         return proofs[0]
     inputs = (architecture.input_shape, *shapes(architecture))
     found: list[Hashable] = []
-    for stage in _stages(architecture):
+    for stage in stages_of(architecture):
         choices = tuple(dict.fromkeys(proof[stage.start : stage.stop] for proof in proofs))
         shape, own = inputs[stage.start], prepared[stage.start : stage.stop]
         key = (jax.devices()[0].device_kind, stage.layers, choices, shape, size)

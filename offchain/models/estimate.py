@@ -13,18 +13,14 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.architecture import Architecture, Layer, Shape, parameter_count, scratch, shapes, work
+from offchain.models.layers import VOCABULARY
+from protocol.architecture import Architecture, parameter_count, scratch, shapes, work
 
 _FLOAT_BYTES: Final = 4
 _STATE_COPIES: Final = 4
 """Parameters, gradients and the optimiser's two moments."""
 _TRAINING_WORK: Final = 3
 """A backward pass costs two forward passes."""
-_PASSING: Final = frozenset({"relu", "leaky_relu", "dropout", "flatten", "add", "last"})
-"""Kinds whose output is fused with what reads it, and made again where a gradient needs it."""
-_CURVES: Final = frozenset({"sigmoid", "tanh", "gelu", "silu"})
-"""Kinds that keep a value besides their output."""
-_RECURRENT: Final = frozenset({"lstm", "gru"})
 _AT_WORK: Final = 2
 """Copies of the largest layer's arrays that exist while it computes: values, and their gradients."""
 _EXACT_BYTES: Final = 8
@@ -70,20 +66,8 @@ def _batch_values(architecture: Architecture) -> int:
     """Values per sample that training holds: those kept for the gradients, and those at work."""
     inputs = (architecture.input_shape, *shapes(architecture))
     steps = list(zip(architecture.layers, inputs, inputs[1:], strict=False))
-    kept = math.prod(architecture.input_shape) + sum(_kept(*step) for step in steps)
+    kept = math.prod(architecture.input_shape) + sum(
+        VOCABULARY[layer.kind].kept(layer, *of) for layer, *of in steps
+    )
     largest = max(layer.scratch(shape) + math.prod(output) for layer, shape, output in steps)
     return kept + _AT_WORK * largest
-
-
-def _kept(layer: Layer, shape: Shape, output: Shape) -> int:
-    """Values per sample that a layer's gradient needs."""
-    values = math.prod(output)
-    if layer.kind in _PASSING:
-        return 0
-    if layer.kind == "causal_attention":
-        # Weights of all pairs; queries, keys and values; what the heads put out, and its mixture.
-        return layer.heads * shape[0] ** 2 + 3 * math.prod(shape) + 2 * values
-    if layer.kind in _RECURRENT:
-        # Gates and states of all steps, and the gradients by which the kernels' are summed afterwards.
-        return 2 * (layer.scratch(shape) + values)
-    return (2 if layer.kind in _CURVES else 1) * values

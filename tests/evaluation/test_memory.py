@@ -49,7 +49,7 @@ def largest_stage(architecture: Architecture, name: str, way: Way, count: int) -
     inputs = (architecture.input_shape, *shapes(architecture))
     most = 0
     with x64():
-        for stage in exact_jax._stages(architecture):
+        for stage in exact_jax.stages_of(architecture):
             zeros = jnp.zeros((count, *inputs[stage.start]), jnp.float32)
             value = Traced(zeros, jnp.zeros(groups_of(zeros.shape), jnp.int32))
             own = exact_jax.narrowed(prepared)[stage.start : stage.stop]

@@ -114,6 +114,10 @@ class CausalAttentionKind(LayerKind[CausalAttention]):
     schema = CausalAttention
     compiles_itself = True
 
+    def kept(self, layer: CausalAttention, shape: Shape, output: Shape) -> int:
+        # Weights of all pairs; queries, keys and values; what the heads put out, and its mixture.
+        return layer.heads * shape[0] ** 2 + 5 * math.prod(shape)
+
     def prepare(self, layer: CausalAttention, tensors: Mapping[str, NDArray[Any]]) -> Attention:
         return Attention(
             quantise_linear(tensors["kernel"], tensors["bias"]),

@@ -27,6 +27,7 @@ from protocol.architecture import Gelu, Shape, Sigmoid, Silu, Tanh
 class _CurveKind(LayerKind[L]):
     """One pinned curve: ``symmetric`` with ``f(-x) = 1 - f(x)``, else ``f(-x) = -f(x)``."""
 
+    copies_kept = 2
     curve: ClassVar[curves.Curve]
     symmetric: ClassVar[bool]
 
@@ -90,6 +91,7 @@ def _gelu_derivative(at: tuple[jax.Array], change: tuple[jax.Array]) -> tuple[ja
 class _GatedKind(LayerKind[L]):
     """``x * curve(x)`` for a curve with ``f(-x) = 1 - f(x)``."""
 
+    copies_kept = 2
     curve: ClassVar[curves.Curve]
 
     def plan(self, layer: L, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:

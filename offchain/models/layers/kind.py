@@ -9,6 +9,7 @@ Source: design section 7 (one list shared by the Flax modules, the exact evaluat
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
@@ -34,6 +35,8 @@ class LayerKind(ABC, Generic[L]):
     schema: ClassVar[type[BaseModel]]
     light: ClassVar[bool] = False
     """Whether ``exact`` only picks or moves integers: it is then compiled with the layer before it."""
+    copies_kept: ClassVar[int] = 1
+    """Copies of its output that training keeps; none if it is fused with what reads it, and made again."""
     compiles_itself: ClassVar[bool] = False
     """Whether ``exact`` calls compiled pieces of its own, and is not to be compiled as a whole."""
 
@@ -52,6 +55,10 @@ class LayerKind(ABC, Generic[L]):
             UnprovenBound: no way of computing is proved exact.
         """
         return None, limit
+
+    def kept(self, layer: L, shape: Shape, output: Shape) -> int:
+        """Values per sample that training keeps for the layer's gradient, given its shapes."""
+        return self.copies_kept * math.prod(output)
 
     @abstractmethod
     def module(self, layer: L, name: str, training: bool) -> Module:

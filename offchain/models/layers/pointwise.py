@@ -27,6 +27,7 @@ class FlattenKind(LayerKind[Flatten]):
     """Any shape to a vector, last axis fastest."""
 
     schema = Flatten
+    copies_kept = 0
     light = True
 
     def module(self, layer: Flatten, name: str, training: bool) -> Module:
@@ -47,6 +48,7 @@ class ReluKind(LayerKind[Relu]):
     """``max(x, 0)``."""
 
     schema = Relu
+    copies_kept = 0
     light = True
 
     def module(self, layer: Relu, name: str, training: bool) -> Module:
@@ -65,6 +67,7 @@ class AddKind(LayerKind[Add]):
     """The sum of two outputs."""
 
     schema = Add
+    copies_kept = 0
 
     def plan(self, layer: Add, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:
         return plan_add(), ACTIVATION_LIMIT
@@ -86,6 +89,7 @@ class LeakyReluKind(LayerKind[LeakyRelu]):
     """``x`` where it is positive, else ``x`` times the slope, which is rounded to ``2**-15``."""
 
     schema = LeakyRelu
+    copies_kept = 0
 
     def plan(self, layer: LeakyRelu, shape: Shape, limit: int, prepared: Any, way: Way) -> tuple[str, int]:
         assert limit << _SLOPE_BITS < FLOAT64_EXACT
@@ -113,6 +117,7 @@ class DropoutKind(LayerKind[Dropout]):
     """Zeros at random in training, nothing in scoring."""
 
     schema = Dropout
+    copies_kept = 0
     light = True
 
     def module(self, layer: Dropout, name: str, training: bool) -> Module:

@@ -158,6 +158,7 @@ class LastKind(LayerKind[Last]):
     """The last position of a sequence."""
 
     schema = Last
+    copies_kept = 0
     light = True
 
     def module(self, layer: Last, name: str, training: bool) -> Module:

@@ -10,6 +10,7 @@ Source: docs/exact-1.md, "Recurrence"; design section 7; the cells are those of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -62,6 +63,11 @@ def _prepare(tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         *quantise_vector(tensors["bias"], 24),
         *quantise_vector(own, 24),
     )
+
+
+def _kept(gates: int, states: Shape) -> int:
+    """Gates and states of all positions, and the gradients by which the kernels' are summed afterwards."""
+    return 2 * (gates + math.prod(states))
 
 
 def _plan(prepared: Recurrent, limit: int, way: Way) -> tuple[RecurrentPlan, int]:
@@ -257,6 +263,9 @@ class LstmKind(LayerKind[Lstm]):
 
     schema = Lstm
 
+    def kept(self, layer: Lstm, shape: Shape, output: Shape) -> int:
+        return _kept(layer.scratch(shape), output)
+
     def prepare(self, layer: Lstm, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         return _prepare(tensors)
 
@@ -330,6 +339,9 @@ class GruKind(LayerKind[Gru]):
     """Gated recurrent units; the state is kept in ``2**-20``, and read and put out in ``2**-14``."""
 
     schema = Gru
+
+    def kept(self, layer: Gru, shape: Shape, output: Shape) -> int:
+        return _kept(layer.scratch(shape), output)
 
     def prepare(self, layer: Gru, tensors: Mapping[str, NDArray[Any]]) -> Recurrent:
         return _prepare(tensors)
