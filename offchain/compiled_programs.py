@@ -51,7 +51,7 @@ def _tidy(directory: Path, most_bytes: int) -> None:
     whole_until_s = looked.stat().st_mtime - _OVERLAP_S if looked.exists() else 0.0
     kept: list[_Entry] = []
     for path in directory.glob(_ENTRIES):
-        with contextlib.suppress(FileNotFoundError):  # another process tidies, too
+        with contextlib.suppress(OSError):  # another process tidies, too; or it is another's file
             about = path.stat()
             if about.st_mtime >= whole_until_s and _is_torn(path):
                 path.unlink()

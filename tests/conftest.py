@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, settings
 
 # A failure is somebody's change, never the machine's load or luck: no test of properties has a deadline, and
 # each run tries the same examples. `make soak` tries others.
-settings.register_profile(
-    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile("other", settings.get_profile("same"), derandomize=False)
+SLOW = [HealthCheck.too_slow]
+settings.register_profile("same", deadline=None, suppress_health_check=SLOW, derandomize=True)
+settings.register_profile("other", deadline=None, suppress_health_check=SLOW)
 settings.load_profile("same")
 
 
